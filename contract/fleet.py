@@ -1,0 +1,223 @@
+"""The fleet document: the one description of a region that control, prober and analyzer share."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, IPvAnyAddress, IPvAnyNetwork, model_validator
+
+from contract.documents import Strict
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Id = Annotated[int, Field(ge=1, le=2**32 - 1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Encap = Literal["gre", "vxlan"]
+
+
+class Az(Strict):
+    """An availability zone."""
+
+    name: Name
+
+
+class Cluster(Strict):
+    """Nodes of one role that share a fate. `purpose` buffer: holds no VIP until a dispersed migration brings some."""
+
+    name: Name
+    role: Literal["eip", "clb", "vswitch"]
+    az: Name
+    purpose: Literal["serving", "buffer"] = "serving"
+
+
+class Node(Strict):
+    """One forwarding node. `capacity`: the demand it can carry, in the unit of Vip.demand."""
+
+    name: Name
+    cluster: Name
+    tunnel_address: IPvAnyAddress
+    capacity: Annotated[float, Field(gt=0)] = 100.0
+    maintenance: bool = False
+    encap: Encap = "gre"
+
+
+class RealServer(Strict):
+    """One real server behind the vSwitch `host`. `key`: names it in the tunnel (GRE key, VXLAN VNI)."""
+
+    id: Id
+    name: Name
+    host: Name
+    key: Annotated[int, Field(ge=1, le=2**24 - 1)]
+    address: IPvAnyAddress
+    weight: Annotated[int, Field(ge=0, le=1000)] = 100
+
+
+class Listener(Strict):
+    """A (protocol, port) of a VIP and the real servers that answer there, on the same port (no port translation)."""
+
+    protocol: Literal["tcp", "udp"] = "tcp"
+    port: Port
+    real_servers: Annotated[list[Name], Field(min_length=1)]
+    probe: bool = True
+
+
+class Vip(Strict):
+    """A public address, the private one it is translated to, and the tunnel address its cluster announces for it."""
+
+    id: Id
+    name: Name
+    public: IPvAnyAddress
+    private: IPvAnyAddress
+    service: IPvAnyAddress
+    cluster: Name
+    listeners: Annotated[list[Listener], Field(min_length=1)]
+    demand: Annotated[float, Field(gt=0)] = 1.0
+    new_flows_per_s: Annotated[int, Field(ge=1)] | None = None
+
+
+class Prober(Strict):
+    """A prober and the reserved source addresses it probes from."""
+
+    name: Name
+    sources: Annotated[list[IPvAnyNetwork], Field(min_length=1)]
+
+
+class Probing(Strict):
+    """How probes are coloured and paced. Every prober's sources lie in `reserved`."""
+
+    reserved: Annotated[list[IPvAnyNetwork], Field(min_length=1)]
+    period_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+    timeout_s: Annotated[float, Field(gt=0, le=30)] = 2.0
+    probers: Annotated[list[Prober], Field(min_length=1)]
+
+
+class Tunnel(Strict):
+    """The tunnel between EIP nodes and LDs, and the anycast address that takes replies out."""
+
+    encap: Encap = "gre"
+    eip_anycast: IPvAnyAddress
+
+
+class Policy(Strict):
+    """What the system may do by itself. See analyzer/remedy.py and gateway/control/rails.py."""
+
+    actions_enabled: bool = True
+    dry_run: bool = False
+    buffer_clusters: Annotated[int, Field(ge=1, le=100)] = 10
+    cooldown_s: Annotated[float, Field(ge=0)] = 600.0
+    min_probers: Annotated[int, Field(ge=1)] = 2
+    min_vips: Annotated[int, Field(ge=1)] = 3
+    max_nodes_out_share: Annotated[float, Field(gt=0, le=1)] = 0.10
+    on_crash: Literal["migrate_below_capacity", "migrate", "report"] = "migrate_below_capacity"
+    on_jitter: Literal["migrate", "report"] = "migrate"
+    verify_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+
+
+class Fleet(Strict):
+    """A region. Checked as a whole: every name resolves, every id and address is used once."""
+
+    format: Literal[1] = 1
+    region: Name
+    tunnel: Tunnel
+    probing: Probing
+    policy: Policy = Policy()
+    azs: Annotated[list[Az], Field(min_length=1)]
+    clusters: Annotated[list[Cluster], Field(min_length=1)]
+    nodes: Annotated[list[Node], Field(min_length=1)]
+    real_servers: list[RealServer] = []
+    vips: list[Vip] = []
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        problems = list(self._problems())
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _problems(self) -> Iterable[str]:
+        for kind, items in self._named().items():
+            for name, count in Counter(items).items():
+                if count > 1:
+                    yield f"{kind}[{items.index(name)}].name: expected a name used once, {name!r} stands {count} times"
+        azs = {a.name for a in self.azs}
+        clusters = {c.name: c for c in self.clusters}
+        nodes = {n.name: n for n in self.nodes}
+        servers = {s.name for s in self.real_servers}
+        for i, c in enumerate(self.clusters):
+            if c.az not in azs:
+                yield f"clusters[{i}].az: expected the name of an AZ, got {c.az!r}"
+        for i, n in enumerate(self.nodes):
+            if n.cluster not in clusters:
+                yield f"nodes[{i}].cluster: expected the name of a cluster, got {n.cluster!r}"
+        for i, s in enumerate(self.real_servers):
+            host = nodes.get(s.host)
+            if host is None or clusters.get(host.cluster) is None or clusters[host.cluster].role != "vswitch":
+                yield f"real_servers[{i}].host: expected the name of a node of a vswitch cluster, got {s.host!r}"
+        for i, v in enumerate(self.vips):
+            home = clusters.get(v.cluster)
+            if home is None or home.role != "clb":
+                yield f"vips[{i}].cluster: expected the name of a clb cluster, got {v.cluster!r}"
+            if v.public.version != v.private.version:
+                yield f"vips[{i}].private: expected an IPv{v.public.version} address like public, got {v.private}"
+            seen = set()
+            for j, listener in enumerate(v.listeners):
+                if (listener.protocol, listener.port) in seen:
+                    yield f"vips[{i}].listeners[{j}].port: expected each protocol and port once"
+                seen.add((listener.protocol, listener.port))
+                for k, name in enumerate(listener.real_servers):
+                    if name not in servers:
+                        yield f"vips[{i}].listeners[{j}].real_servers[{k}]: expected a real server, got {name!r}"
+        yield from self._addresses_once()
+        for i, p in enumerate(self.probing.probers):
+            for j, network in enumerate(p.sources):
+                if not any(
+                    r.version == network.version and network.subnet_of(r)  # type: ignore[arg-type]
+                    for r in self.probing.reserved
+                ):
+                    yield f"probing.probers[{i}].sources[{j}]: expected a part of probing.reserved, got {network}"
+
+    def _named(self) -> dict[str, list[str]]:
+        return {
+            "azs": [a.name for a in self.azs],
+            "clusters": [c.name for c in self.clusters],
+            "nodes": [n.name for n in self.nodes],
+            "real_servers": [s.name for s in self.real_servers],
+            "vips": [v.name for v in self.vips],
+            "probing.probers": [p.name for p in self.probing.probers],
+        }
+
+    def _addresses_once(self) -> Iterable[str]:
+        places: list[tuple[str, ipaddress.IPv4Address | ipaddress.IPv6Address]] = [
+            ("tunnel.eip_anycast", self.tunnel.eip_anycast)
+        ]
+        places += [(f"nodes[{i}].tunnel_address", n.tunnel_address) for i, n in enumerate(self.nodes)]
+        for i, v in enumerate(self.vips):
+            places += [(f"vips[{i}].{f}", getattr(v, f)) for f in ("public", "private", "service")]
+        first: dict[object, str] = {}
+        for path, address in places:
+            if address in first:
+                yield f"{path}: expected an address used once, {address} stands at {first[address]} too"
+            first.setdefault(address, path)
+        keys: dict[tuple[str, int], int] = {}
+        for kind, ids in (("vips", [v.id for v in self.vips]), ("real_servers", [s.id for s in self.real_servers])):
+            for i, number in enumerate(ids):
+                if (kind, number) in keys:
+                    yield f"{kind}[{i}].id: expected an id used once, {number} stands at {kind}[{keys[kind, number]}] too"
+                keys.setdefault((kind, number), i)
+
+    def cluster(self, name: str) -> Cluster:
+        """The cluster of that name; KeyError."""
+        for item in self.clusters:
+            if item.name == name:
+                return item
+        raise KeyError(name)
+
+    def nodes_of(self, cluster: str) -> list[Node]:
+        """The nodes of a cluster, in document order."""
+        return [n for n in self.nodes if n.cluster == cluster]
+
+    def role_of(self, node: Node) -> Literal["eip", "clb", "vswitch"]:
+        """The role of a node: its cluster's."""
+        return self.cluster(node.cluster).role

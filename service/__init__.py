@@ -1,0 +1,1 @@
+"""What every process of tgw shares: settings, logs, listening rules, signals."""
