@@ -53,6 +53,8 @@ _SECRET_WORDS = ("key", "token", "password", "secret", "dsn")
 def _shown(value: Any, path: str) -> str:
     if any(word in path.lower() for word in _SECRET_WORDS):
         return "(not shown)"
+    if isinstance(value, dict | list):  # may hold a secret further down
+        return f"a {'table' if isinstance(value, dict) else 'list'} of {len(value)}"
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 

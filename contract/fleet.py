@@ -126,8 +126,8 @@ class Fleet(Strict):
     azs: Annotated[list[Az], Field(min_length=1)]
     clusters: Annotated[list[Cluster], Field(min_length=1)]
     nodes: Annotated[list[Node], Field(min_length=1)]
-    real_servers: list[RealServer] = []
-    vips: list[Vip] = []
+    real_servers: list[RealServer] = Field(default_factory=list)
+    vips: list[Vip] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -203,8 +203,8 @@ class Fleet(Strict):
         keys: dict[tuple[str, int], int] = {}
         for kind, ids in (("vips", [v.id for v in self.vips]), ("real_servers", [s.id for s in self.real_servers])):
             for i, number in enumerate(ids):
-                if (kind, number) in keys:
-                    yield f"{kind}[{i}].id: expected an id used once, {number} stands at {kind}[{keys[kind, number]}] too"
+                if (other := keys.get((kind, number))) is not None:
+                    yield f"{kind}[{i}].id: expected an id used once, {number} stands at {kind}[{other}] too"
                 keys.setdefault((kind, number), i)
 
     def cluster(self, name: str) -> Cluster:

@@ -17,7 +17,10 @@ from contract.documents import Strict
 
 
 class Listen(Strict):
-    """Where an API listens. `socket` (a Unix socket, mode 0600) or `host` and `port`; `token` as bearer."""
+    """Where an API listens: `socket` (a Unix socket, guarded by its directory's mode), or `host` and `port`.
+
+    `token` is asked for as a bearer token.
+    """
 
     socket: Path | None = None
     host: str = "127.0.0.1"
@@ -65,6 +68,8 @@ def server(app: ASGIApp, listen: Listen) -> uvicorn.Server:
     guarded = app if listen.token is None else BearerToken(app, listen.token.get_secret_value())
     common = {"log_level": "warning", "access_log": False, "lifespan": "on", "timeout_graceful_shutdown": 2}
     if listen.socket is not None:
+        # The directory decides who may connect (uvicorn opens the socket itself to all).
+        listen.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A socket left by a killed process would refuse the bind.
         listen.socket.unlink(missing_ok=True)
         config = uvicorn.Config(guarded, uds=str(listen.socket), **common)  # type: ignore[arg-type]

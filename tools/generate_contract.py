@@ -187,21 +187,35 @@ def rust_vocabulary(vocabulary: dict[str, Any]) -> str:
         for entry in entries:
             out += [f"    /// {entry['meaning']}", f"    {camel(entry['name'])} = {entry['number']},"]
         out += ["}", "", f"impl {title} {{"]
-        out += [f"    /// All of them, by number.", f"    pub const ALL: [{title}; {len(entries)}] = ["]
+        out += ["    /// All of them, by number.", f"    pub const ALL: [{title}; {len(entries)}] = ["]
         out += [f"        {title}::{camel(entry['name'])}," for entry in entries]
         out += ["    ];", "", "    /// The number on the wire.", "    #[must_use]"]
         out += ["    pub const fn number(self) -> u8 {", "        self as u8", "    }", ""]
-        out += ["    /// The name in vocabulary.toml.", "    #[must_use]", "    pub const fn name(self) -> &'static str {"]
+        out += [
+            "    /// The name in vocabulary.toml.",
+            "    #[must_use]",
+            "    pub const fn name(self) -> &'static str {",
+        ]
         out += ["        match self {"]
         out += [f"            {title}::{camel(entry['name'])} => {quote(entry['name'])}," for entry in entries]
-        out += ["        }", "    }", "", "    /// From the number on the wire; `None` for 0 and for unknown ones.", "    #[must_use]"]
+        out += [
+            "        }",
+            "    }",
+            "",
+            "    /// From the number on the wire; `None` for 0 and for unknown ones.",
+            "    #[must_use]",
+        ]
         out += ["    pub const fn from_number(number: u8) -> Option<Self> {", "        match number {"]
         out += [f"            {entry['number']} => Some({title}::{camel(entry['name'])})," for entry in entries]
         out += ["            _ => None,", "        }", "    }"]
         if key == "drop_reason":
             out += ["", "    /// Whether a Drop Point is written for it (counters always count).", "    #[must_use]"]
             silent = [f"DropReason::{camel(e['name'])}" for e in entries if not e.get("record", True)]
-            out += ["    pub const fn is_recorded(self) -> bool {", f"        !matches!(self, {' | '.join(silent)})", "    }"]
+            out += [
+                "    pub const fn is_recorded(self) -> bool {",
+                f"        !matches!(self, {' | '.join(silent)})",
+                "    }",
+            ]
         if key == "hop":
             out += ["", "    /// The direction of the packets noted at this hop.", "    #[must_use]"]
             out += ["    pub const fn direction(self) -> Direction {", "        match self {"]
@@ -214,17 +228,29 @@ def rust_vocabulary(vocabulary: dict[str, Any]) -> str:
 def rust_records(records: dict[str, Any]) -> str:
     tap = records["tap"]
     out = [f"//! {NOTE.format(source='records.toml')}", ""]
-    out += ["/// CRC-32 of the layout; a reader refuses another.", f"pub const LAYOUT: u32 = {layout_number(records):#010x};", ""]
+    out += [
+        "/// CRC-32 of the layout; a reader refuses another.",
+        f"pub const LAYOUT: u32 = {layout_number(records):#010x};",
+        "",
+    ]
     for name, record in records["record"].items():
         title, upper = camel(name), name.upper()
         out += [f"/// Number of the `{name}` record type.", f"pub const {upper}_KIND: u32 = {record['number']};"]
         out += [f"/// Bytes of one `{name}` record.", f"pub const {upper}_SIZE: usize = {record['size']};", ""]
-        out += [f"/// {record['meaning']}.", "#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]", f"pub struct {title} {{"]
+        out += [
+            f"/// {record['meaning']}.",
+            "#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]",
+            f"pub struct {title} {{",
+        ]
         for field in record["fields"]:
             unit = f" [{field['unit']}]" if field["unit"] else ""
             out += [f"    /// {field['meaning']}{unit}", f"    pub {field['name']}: {RUST_TYPES[field['type']]},"]
         out += ["}", "", f"impl {title} {{", "    /// The record as it stands in a tap: little endian."]
-        out += ["    #[must_use]", f"    pub fn to_bytes(&self) -> [u8; {upper}_SIZE] {{", f"        let mut out = [0u8; {upper}_SIZE];"]
+        out += [
+            "    #[must_use]",
+            f"    pub fn to_bytes(&self) -> [u8; {upper}_SIZE] {{",
+            f"        let mut out = [0u8; {upper}_SIZE];",
+        ]
         for field in record["fields"]:
             o, n = field["offset"], SIZES[field["type"]]
             value = f"self.{field['name']}" if field["type"] == "addr" else f"self.{field['name']}.to_le_bytes()"
@@ -244,20 +270,51 @@ def rust_records(records: dict[str, Any]) -> str:
                 value = f"{RUST_TYPES[field['type']]}::from_le_bytes([{items}])"
             out.append(f"            {field['name']}: {value},")
         out += ["        }", "    }", "}", ""]
-    out += ["/// First bytes of a tap file.", f"pub const TAP_MAGIC: [u8; 8] = *b{quote(tap['magic'])};".replace("\n", "\\n")]
+    out += [
+        "/// First bytes of a tap file.",
+        f"pub const TAP_MAGIC: [u8; 8] = *b{quote(tap['magic'])};".replace("\n", "\\n"),
+    ]
     out += ["/// Bytes before the ring.", f"pub const TAP_HEADER_SIZE: usize = {tap['header_size']};"]
-    out += ["/// Where the counters stand in the header.", f"pub const TAP_COUNTERS_OFFSET: usize = {tap['counters_offset']};"]
+    out += [
+        "/// Where the counters stand in the header.",
+        f"pub const TAP_COUNTERS_OFFSET: usize = {tap['counters_offset']};",
+    ]
     out += ["/// How many counters there are.", f"pub const TAP_COUNTERS_COUNT: usize = {tap['counters_count']};"]
     for field in tap["fields"]:
-        out += [f"/// Offset: {field['meaning']}", f"pub const TAP_AT_{field['name'].upper()}: usize = {field['offset']};"]
-    out += ["/// Counter index of drop reason 0; add the reason's number.", f"pub const DROP_BASE: usize = {records['counters']['drop_base']};", ""]
-    out += ["/// A counter's place in the tap header.", "#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]", "#[repr(usize)]", "pub enum Counter {"]
+        out += [
+            f"/// Offset: {field['meaning']}",
+            f"pub const TAP_AT_{field['name'].upper()}: usize = {field['offset']};",
+        ]
+    out += [
+        "/// Counter index of drop reason 0; add the reason's number.",
+        f"pub const DROP_BASE: usize = {records['counters']['drop_base']};",
+        "",
+    ]
+    out += [
+        "/// A counter's place in the tap header.",
+        "#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]",
+        "#[repr(usize)]",
+        "pub enum Counter {",
+    ]
     for c in records["counters"]["list"]:
         out += [f"    /// {c['meaning']} [{c['unit']}]", f"    {camel(c['name'])} = {c['index']},"]
     counters = records["counters"]["list"]
-    out += ["}", "", "impl Counter {", "    /// All of them, by index.", f"    pub const ALL: [Counter; {len(counters)}] = ["]
+    out += [
+        "}",
+        "",
+        "impl Counter {",
+        "    /// All of them, by index.",
+        f"    pub const ALL: [Counter; {len(counters)}] = [",
+    ]
     out += [f"        Counter::{camel(c['name'])}," for c in counters]
-    out += ["    ];", "", "    /// The name in records.toml.", "    #[must_use]", "    pub const fn name(self) -> &'static str {", "        match self {"]
+    out += [
+        "    ];",
+        "",
+        "    /// The name in records.toml.",
+        "    #[must_use]",
+        "    pub const fn name(self) -> &'static str {",
+        "        match self {",
+    ]
     out += [f"            Counter::{camel(c['name'])} => {quote(c['name'])}," for c in counters]
     out += ["        }", "    }", "}", ""]
     return "\n".join(out)

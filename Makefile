@@ -1,0 +1,45 @@
+# tgw: each target sets up what it needs. `make help` lists them.
+SHELL := /bin/bash
+PY := .venv/bin/python
+CARGO := nice -n 2 cargo
+DATAPLANE := gateway/dataplane/Cargo.toml
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: help setup demo test lint bench fuzz pins clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install what is missing, build the native core
+	@tools/setup.sh
+
+demo: setup ## a region on this machine: faults, detection, healing, report in out/demo (KEEP=1 leaves it running)
+	@$(PY) -m cli.main demo $(if $(KEEP),--keep,)
+
+test: lint ## every check and every test
+	$(CARGO) test --manifest-path $(DATAPLANE) --workspace --quiet
+	$(PY) -m pytest
+
+lint: ## style, types, import directions, generated files
+	@tools/setup.sh --lint
+	$(PY) tools/generate_contract.py --check
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(PY) -m mypy.stubtest gateway._dataplane
+	cargo fmt --manifest-path $(DATAPLANE) --all --check
+	$(CARGO) clippy --manifest-path $(DATAPLANE) --workspace --all-targets --quiet -- -D warnings
+
+bench: setup ## measure the packet path: out/bench/dataplane.json
+	$(PY) -m benchmarks.dataplane
+
+fuzz: setup ## fuzz every parser and pipeline (SECONDS each: FUZZ_SECONDS, default 30)
+	@tools/fuzz.sh
+
+pins: ## make requirements/*.txt anew from requirements/*.in
+	cd requirements && ../.venv/bin/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header dev.in -o dev.txt
+	cd requirements && ../.venv/bin/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header -c dev.txt runtime.in -o runtime.txt
+
+clean: ## remove what was built and written here
+	rm -rf out .venv gateway/dataplane/target

@@ -1,0 +1,53 @@
+"""APIs listen on loopback; anywhere else they want a token."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from pydantic import SecretStr, ValidationError
+
+from service.listen import BearerToken, Listen, is_loopback, server
+
+TOKEN = "0123456789abcdef"
+
+
+def app() -> FastAPI:
+    out = FastAPI()
+
+    @out.get("/")
+    def root() -> dict[str, bool]:
+        return {"ok": True}
+
+    return out
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_loopback_needs_no_token(host: str) -> None:
+    assert is_loopback(host)
+    Listen(host=host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "gateway.example"])
+def test_elsewhere_needs_a_token(host: str) -> None:
+    with pytest.raises(ValidationError, match="token"):
+        Listen(host=host)
+    Listen(host=host, token=SecretStr(TOKEN))
+
+
+@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}])
+def test_without_the_token_nothing_is_served(header: dict[str, str]) -> None:
+    answer = TestClient(BearerToken(app(), TOKEN)).get("/", headers=header)
+    assert answer.status_code == 401
+    assert "Authorization" in answer.json()["detail"]
+
+
+def test_with_the_token_it_is() -> None:
+    answer = TestClient(BearerToken(app(), TOKEN)).get("/", headers={"Authorization": f"Bearer {TOKEN}"})
+    assert answer.json() == {"ok": True}
+
+
+def test_the_server_guards_the_app_it_is_given() -> None:
+    made = server(app(), Listen(host="127.0.0.1", token=SecretStr(TOKEN)))
+    assert isinstance(made.config.app, BearerToken)
+    assert not isinstance(server(app(), Listen()).config.app, BearerToken)
