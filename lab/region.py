@@ -1,0 +1,335 @@
+"""Bring the region up, say how it is, take it down."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from lab import documents, namespaces, processes
+from lab.state import (
+    LabError,
+    Recorded,
+    Run,
+    State,
+    alive,
+    locked,
+    machine_boot,
+    marked,
+    read_state,
+    recorded,
+    stop,
+    write_atomically,
+)
+from lab.topology import EDGE, FABRIC, SIZES, Size, Topology
+
+# Asked for first, so that the addresses stay the same from run to run; a taken one is replaced by a free one.
+PREFERRED_PORTS = {"control": 7401, "warehouse": 7402, "collector": 7403, "analyzer": 7404, "receiver": 7405}
+ALL_PARTS = ("routers", "servers", "nodes", "control", "telemetry", "probers", "analyzer", "traffic")
+
+Report = Callable[[str, int, int], None]
+
+
+def quiet(step: str, done: int, total: int) -> None:
+    """Reports progress to nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """A region that is up: where it is and what it is made of."""
+
+    run: Run
+    topology: Topology
+    addresses: dict[str, str]
+
+
+def topology_of(state: State) -> Topology:
+    """The topology that a state file describes."""
+    return Topology(Size(**state.size), state.prefix, state.probe_period_s, state.probe_timeout_s)
+
+
+def find(run: Run) -> Lab | None:
+    """The lab that is up in `run`, or None (nothing there, half made, or left over from an earlier boot)."""
+    state = read_state(run)
+    if state is None or state.phase != "up" or state.machine_boot != machine_boot():
+        return None
+    return Lab(run, topology_of(state), state.addresses)
+
+
+def need(run: Run) -> Lab:
+    """The lab that is up; LabError that says how to start one."""
+    found = find(run)
+    if found is None:
+        raise LabError(f"no lab is up in {run.root}: start one with `tgw lab up`")
+    return found
+
+
+def up(
+    run: Run,
+    topology: Topology,
+    report: Report = quiet,
+    parts: Sequence[str] = ALL_PARTS,
+    fresh: bool = False,
+) -> tuple[Lab, bool]:
+    """Bring the region up; the lab, and whether it was made now (False: it was up already).
+
+    Leftovers of an earlier run that is not wholly up are removed first; so is a whole one with `fresh`.
+    LabError when something does not start; what was made until then is taken down again.
+    """
+    why_not = namespaces.supported()
+    if why_not:
+        raise LabError(why_not)
+    with locked(run):
+        found = None if fresh else find(run)
+        if found is not None:
+            dead = [p.name for p in recorded(run).values() if not alive(p)]
+            if len(namespaces.existing(topology.prefix)) >= len(found.topology.namespaces):
+                report(f"up already{f', but not running: {chr(44).join(dead)}' if dead else ''}", 1, 1)
+                return found, False
+        _clear(run, topology.prefix, report)
+        run.make()
+        state = State(
+            "starting",
+            asdict(topology.size),
+            topology.prefix,
+            time.time_ns(),
+            machine_boot(),
+            os.getpid(),
+            {},
+            topology.probe_period_s,
+            topology.probe_timeout_s,
+        )
+        state.write(run)
+        try:
+            addresses = _make(run, topology, report, parts)
+        except BaseException:
+            _clear(run, topology.prefix, quiet, keep_logs=True)
+            raise
+        State(**(asdict(state) | {"phase": "up", "addresses": addresses})).write(run)
+        return Lab(run, topology, addresses), True
+
+
+def down(run: Run, report: Report = quiet, prefix: str | None = None) -> dict[str, Any]:
+    """End every process and namespace of the run, and its directory; what was found. Works on any leftovers."""
+    with locked(run):
+        try:
+            state = read_state(run)
+        except LabError:
+            state = None
+        found = _clear(run, prefix or (state.prefix if state else "tgw-"), report)
+    return found
+
+
+def _clear(run: Run, prefix: str, report: Report, keep_logs: bool = False) -> dict[str, Any]:
+    pids = {p.pid for p in recorded(run).values() if alive(p)} | set(marked(run))
+    report("ending processes", 0, 1)
+    # Speakers first would withdraw routes in good order; the whole region goes, so all at once.
+    killed = stop(sorted(pids))
+    later = stop(marked(run), 1.0)
+    report("ending processes", 1, 1)
+    names = namespaces.destroy(prefix)
+    left = marked(run)
+    if left:
+        raise LabError(f"processes {left} could not be ended")
+    if keep_logs:
+        run.state.unlink(missing_ok=True)
+        run.processes.unlink(missing_ok=True)
+    else:
+        run.remove()
+    return {"processes": len(pids), "killed": len(killed) + len(later), "namespaces": len(names)}
+
+
+def _make(run: Run, topology: Topology, report: Report, parts: Sequence[str]) -> dict[str, str]:
+    places = documents.Places(_ports())
+    keys = documents.Secrets(secrets.token_hex(16), secrets.token_hex(16), secrets.token_hex(16))
+    report("namespaces", 0, len(topology.namespaces))
+    namespaces.create(topology)
+    report("namespaces", len(topology.namespaces), len(topology.namespaces))
+    for path, text in documents.files(topology, run, places, keys).items():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomically(path, text)
+    write_atomically(run.root / "secrets.json", json.dumps(asdict(keys)))
+    steps: dict[str, Callable[[], None]] = {
+        "routers": lambda: _routers(run, topology, report),
+        "servers": lambda: _servers(run, topology, report),
+        "nodes": lambda: start_nodes(run, topology, topology.nodes, report),
+        "control": lambda: _control(run, topology, places, report),
+        "telemetry": lambda: _telemetry(run, places, report),
+        "probers": lambda: _probers(run, topology, report),
+        "analyzer": lambda: _analyzer(run, places, report),
+        "traffic": lambda: start_traffic(run, topology, report),
+    }
+    for name in ALL_PARTS:
+        if name in parts:
+            steps[name]()
+    return {name: places.url(name) for name in documents.SERVICES} | {
+        "run": str(run.root),
+        "nodes": str(run.root / "nodes" / "NODE" / "api.sock"),
+    }
+
+
+def _ports() -> dict[str, int]:
+    out = {}
+    held = []
+    for name, port in PREFERRED_PORTS.items():
+        probe = socket.socket()
+        held.append(probe)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        out[name] = int(probe.getsockname()[1])
+    for probe in held:
+        probe.close()
+    return out
+
+
+def _routers(run: Run, topology: Topology, report: Report) -> None:
+    conditions = {}
+    for side in (EDGE, FABRIC):
+        place = run.part(side)
+        control = place / "bird.ctl"
+        command = ["bird", "-f", "-c", str(place / "bird.conf"), "-s", str(control), "-P", str(place / "bird.pid")]
+        processes.start(run, f"router-{side}", "router", command, topology.namespace(side))
+        conditions[f"router-{side}"] = control.exists
+    processes.wait_all(conditions, run, 15, lambda done, total: report("routers", done, total))
+
+
+def _servers(run: Run, topology: Topology, report: Report) -> None:
+    conditions = {}
+    for name in topology.servers:
+        command = processes.python("lab.httpd", name, *map(str, topology.ports))
+        process = processes.start(run, name, "server", command, topology.namespace(name))
+        conditions[name] = _says(Path(process.log), "ready")
+    processes.wait_all(conditions, run, 30, lambda done, total: report("real servers", done, total))
+
+
+def _says(log: Path, word: str) -> Callable[[], bool]:
+    return lambda: log.exists() and word in log.read_text(errors="replace")
+
+
+def start_nodes(run: Run, topology: Topology, names: Sequence[str], report: Report = quiet) -> None:
+    """Start nodes and their speakers (a speaker that still runs is left alone) and wait until both answer."""
+    conditions: dict[str, Callable[[], bool]] = {}
+    living = processes.living(run)
+    for name in names:
+        place, namespace = run.node(name), topology.namespace(name)
+        if name not in living:
+            run.socket(name).unlink(missing_ok=True)
+            processes.start(
+                run, name, "node", processes.python("gateway.node", str(place / "node.toml")), namespace
+            )
+        conditions[name] = _answers("http://node/v1/status", run.socket(name))
+        speaker = f"speaker-{name}"
+        if speaker not in living:
+            command = processes.python("gateway.speaker", str(place / "speaker.toml"))
+            processes.start(run, speaker, "speaker", command, namespace)
+        conditions[speaker] = (place / "speaker.json").exists
+    processes.wait_all(conditions, run, 90, lambda done, total: report("nodes and speakers", done, total), 0.25)
+
+
+def _answers(url: str, uds: Path | None = None) -> Callable[[], bool]:
+    """Whether a GET is answered with 2xx."""
+
+    def ask() -> bool:
+        if uds is not None and not uds.exists():
+            return False
+        transport = httpx.HTTPTransport(uds=str(uds)) if uds is not None else None
+        try:
+            with httpx.Client(transport=transport, timeout=2, trust_env=False) as client:
+                return client.get(url).is_success
+        except httpx.HTTPError:
+            return False
+
+    return ask
+
+
+def _control(run: Run, topology: Topology, places: documents.Places, report: Report) -> None:
+    command = processes.python("gateway.control", str(run.part("control") / "control.toml"))
+    processes.start(run, "control", "control", command)
+    url = places.url("control")
+    processes.wait_all({"control": _answers(f"{url}/v1/health")}, run, 60, lambda d, t: report("control", d, t))
+    answer = httpx.put(
+        f"{url}/v1/fleet", content=run.fleet.read_bytes(), headers={"content-type": "application/json"}, timeout=30
+    )
+    if not answer.is_success:
+        raise LabError(f"control refused the fleet document: {answer.status_code} {answer.text[:400]}")
+
+
+def _telemetry(run: Run, places: documents.Places, report: Report) -> None:
+    command = processes.python("warehouse", str(run.part("warehouse") / "warehouse.toml"))
+    processes.start(run, "warehouse", "warehouse", command)
+    ready = {"warehouse": _answers(f"{places.url('warehouse')}/ping")}
+    processes.wait_all(ready, run, 90, lambda d, t: report("warehouse", d, t))
+    command = processes.python("collector", str(run.part("collector") / "collector.toml"))
+    processes.start(run, "collector", "collector", command)
+    command = processes.python("lab.receiver", str(places.ports["receiver"]), str(run.webhooks))
+    processes.start(run, "receiver", "receiver", command)
+    ready = {"receiver": _answers(places.url("receiver"))}
+    processes.wait_all(ready, run, 30, lambda d, t: report("webhook receiver", d, t))
+
+
+def _probers(run: Run, topology: Topology, report: Report) -> None:
+    conditions: dict[str, Callable[[], bool]] = {}
+    for name in topology.probers:
+        command = processes.python("prober", str(run.part(name) / "prober.toml"))
+        processes.start(run, name, "prober", command, topology.namespace(name))
+        conditions[name] = lambda name=name: any(run.taps.glob(f"{name}.*"))  # type: ignore[misc]
+    processes.wait_all(conditions, run, 60, lambda d, t: report("probers", d, t))
+
+
+def _analyzer(run: Run, places: documents.Places, report: Report) -> None:
+    command = processes.python("analyzer", str(run.part("analyzer") / "analyzer.toml"))
+    processes.start(run, "analyzer", "analyzer", command)
+    ready = {"analyzer": _answers(f"{places.url('analyzer')}/v1/health")}
+    processes.wait_all(ready, run, 60, lambda d, t: report("analyzer", d, t))
+
+
+def start_traffic(run: Run, topology: Topology, report: Report = quiet, rate: float = 10.0, kept: int = 20) -> None:
+    """Start the HTTP clients that do not run yet."""
+    living = processes.living(run)
+    conditions: dict[str, Callable[[], bool]] = {}
+    for number, name in enumerate(topology.clients, start=1):
+        log = run.traffic(name)
+        if name not in living:
+            arguments = [str(run.fleet), str(log), "--rate", str(rate), "--kept", str(kept), "--seed", str(number)]
+            command = processes.python("lab.traffic", *arguments)
+            processes.start(run, name, "client", command, topology.namespace(name))
+        conditions[name] = lambda log=log: log.exists() and log.stat().st_size > 0  # type: ignore[misc]
+    processes.wait_all(conditions, run, 20, lambda d, t: report("traffic", d, t))
+
+
+def named_size(name: str) -> Size:
+    """A size by name; LabError naming the ones there are."""
+    if name not in SIZES:
+        raise LabError(f"size: expected one of {', '.join(SIZES)}, got {name!r}")
+    return SIZES[name]
+
+
+def router_routes(topology: Topology, side: str) -> int:
+    """How many announced prefixes stand in a router's kernel."""
+    count = 0
+    for family in ("-4", "-6"):
+        command = ["ip", "-n", topology.namespace(side), family, "-j", "route", "show", "proto", "bird"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+        count += len(json.loads(done.stdout or "[]"))
+    return count
+
+
+def process_list(run: Run) -> list[dict[str, Any]]:
+    """Every recorded process and whether it runs."""
+
+    def line(process: Recorded) -> dict[str, Any]:
+        return {"name": process.name, "kind": process.kind, "pid": process.pid, "running": alive(process)}
+
+    return [line(p) for p in recorded(run).values()]
