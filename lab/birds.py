@@ -14,7 +14,7 @@ ALLOWED6 = "2001:db8:100::/48{128,128}"
 
 
 def router(topology: Topology, side: Side) -> str:
-    """bird.conf of the edge or the fabric router: one BGP session with BFD per node (two on the edge: IPv4 and IPv6)."""
+    """bird.conf of the edge or the fabric router: one BGP session with BFD per node (edge: one per family)."""
     asn, number = (EDGE_ASN, 1) if side == EDGE else (FABRIC_ASN, 2)
     parts = [
         f"log stderr all;\nrouter id 10.{number}.0.1;\n",
@@ -23,7 +23,7 @@ def router(topology: Topology, side: Side) -> str:
         _kernel("ipv4"),
         *([_kernel("ipv6")] if side == EDGE else []),
         "protocol bfd {\n"
-        f"  interface \"*\" {{ interval {BFD_INTERVAL_MS} ms; multiplier {BFD_MULTIPLIER}; "
+        f'  interface "*" {{ interval {BFD_INTERVAL_MS} ms; multiplier {BFD_MULTIPLIER}; '
         f"idle tx interval {BFD_INTERVAL_MS} ms; }};\n"
         "}\n",
     ]

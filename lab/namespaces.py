@@ -30,7 +30,7 @@ def existing(prefix: str) -> list[str]:
 
 
 def create(topology: Topology) -> None:
-    """Make every namespace, veth and address of the topology. NamespaceError; what stands already must be gone first."""
+    """Make every namespace, veth and address of the topology. NamespaceError when one stands already."""
     names = topology.namespaces
     _batch(None, [f"netns add {name}" for name in names])
     _batch(None, _veths(topology))

@@ -17,6 +17,7 @@ import httpx
 
 from lab import documents, namespaces, processes
 from lab.state import (
+    BadInput,
     LabError,
     Recorded,
     Run,
@@ -125,8 +126,7 @@ def down(run: Run, report: Report = quiet, prefix: str | None = None) -> dict[st
             state = read_state(run)
         except LabError:
             state = None
-        found = _clear(run, prefix or (state.prefix if state else "tgw-"), report)
-    return found
+        return _clear(run, prefix or (state.prefix if state else "tgw-"), report)
 
 
 def _clear(run: Run, prefix: str, report: Report, keep_logs: bool = False) -> dict[str, Any]:
@@ -226,9 +226,7 @@ def start_nodes(run: Run, topology: Topology, names: Sequence[str], report: Repo
         place, namespace = run.node(name), topology.namespace(name)
         if name not in living:
             run.socket(name).unlink(missing_ok=True)
-            processes.start(
-                run, name, "node", processes.python("gateway.node", str(place / "node.toml")), namespace
-            )
+            processes.start(run, name, "node", processes.python("gateway.node", str(place / "node.toml")), namespace)
         conditions[name] = _answers("http://node/v1/status", run.socket(name))
         speaker = f"speaker-{name}"
         if speaker not in living:
@@ -312,7 +310,7 @@ def start_traffic(run: Run, topology: Topology, report: Report = quiet, rate: fl
 def named_size(name: str) -> Size:
     """A size by name; LabError naming the ones there are."""
     if name not in SIZES:
-        raise LabError(f"size: expected one of {', '.join(SIZES)}, got {name!r}")
+        raise BadInput(f"size: expected one of {', '.join(SIZES)}, got {name!r}")
     return SIZES[name]
 
 

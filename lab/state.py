@@ -14,7 +14,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,10 @@ PROC = Path("/proc")
 
 class LabError(RuntimeError):
     """The lab cannot do what was asked; the message says why and what to do, in one line."""
+
+
+class BadInput(LabError):
+    """What was asked names something that does not exist; the message says what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,10 +267,8 @@ def _wait(started: dict[int, int], seconds: float) -> list[int]:
     while True:
         for pid in started:
             # A child of this very process stays a zombie until it is waited for.
-            try:
+            with suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                pass
         left = [pid for pid, ticks in started.items() if start_ticks(pid) == ticks]
         if not left or time.monotonic() > end:
             return left
@@ -274,7 +276,5 @@ def _wait(started: dict[int, int], seconds: float) -> list[int]:
 
 
 def _send(pid: int, number: signal.Signals) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass

@@ -292,8 +292,8 @@ class Topology:
     def _vip(self, i: int) -> dict[str, object]:
         size = self.size
         share = -(-size.vips // size.clusters)
-        # IPv6 VIPs are spread: the last ones of each cluster's share.
-        six = share - 1 - i % share < -(-size.vips6 // size.clusters) and self._sixes_before(i, share) < size.vips6
+        # Spread evenly, so that each cluster has some.
+        six = (i + 1) * size.vips6 // size.vips != i * size.vips6 // size.vips
         count = min(2 + i % 3, size.servers)
         backends = [self.servers[(i + k) % size.servers] for k in range(count)]
         listeners = [{"protocol": "tcp", "port": 80, "real_servers": backends}]
@@ -310,7 +310,3 @@ class Topology:
             "listeners": listeners,
             "demand": 1.0,
         }
-
-    def _sixes_before(self, i: int, share: int) -> int:
-        per_cluster = -(-self.size.vips6 // self.size.clusters)
-        return sum(1 for k in range(i) if share - 1 - k % share < per_cluster)

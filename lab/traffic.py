@@ -60,9 +60,7 @@ class BadAnswer(ValueError):
 
 def targets(fleet: Fleet) -> list[Target]:
     """Every TCP listener of the fleet."""
-    return [
-        Target(v.name, v.id, str(v.public), x.port) for v in fleet.vips for x in v.listeners if x.protocol == "tcp"
-    ]
+    return [Target(v.name, v.id, str(v.public), x.port) for v in fleet.vips for x in v.listeners if x.protocol == "tcp"]
 
 
 def outcome_of(error: BaseException) -> str:
@@ -200,9 +198,7 @@ class Client:
             await asyncio.sleep(KEPT_PAUSE_S)
 
     def _note(self, target: Target, kind: Kind, start: int, outcome: str, server: str | None) -> None:
-        self._log.add(
-            Request(target.vip, target.vip_id, target.port, kind, start, time.time_ns(), outcome, server)
-        )
+        self._log.add(Request(target.vip, target.vip_id, target.port, kind, start, time.time_ns(), outcome, server))
 
 
 async def _close(writer: asyncio.StreamWriter | None) -> None:

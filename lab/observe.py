@@ -1,0 +1,156 @@
+"""What can be seen of a running region, from where an operator would look: APIs, the warehouse, logs.
+
+Every question has a time limit; an answer that did not come is None, never an empty one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from lab import processes, region
+from lab.region import Lab
+from lab.state import read_lines
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+class Observer:
+    """Asks the services of one lab. Use as a context manager."""
+
+    def __init__(self, lab: Lab, timeout_s: float = 2.0) -> None:
+        self.lab = lab
+        self._client = httpx.Client(timeout=timeout_s, trust_env=False)
+        keys = json.loads((lab.run.root / "secrets.json").read_text())
+        self._reader = ("reader", str(keys["warehouse_reader"]))
+
+    def __enter__(self) -> Observer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def get(self, service: str, path: str, **parameters: Any) -> Any:
+        """The JSON of GET service/path; None when it does not answer, or not with 2xx."""
+        try:
+            answer = self._client.get(f"{self.lab.addresses[service]}{path}", params=parameters or None)
+        except httpx.HTTPError:
+            return None
+        return answer.json() if answer.is_success else None
+
+    def query(self, sql: str) -> list[dict[str, Any]] | None:
+        """The rows of a SELECT in the warehouse; None when it does not answer."""
+        try:
+            answer = self._client.post(
+                self.lab.addresses["warehouse"] + "/",
+                params={"query": f"{sql} FORMAT JSONEachRow"},
+                auth=self._reader,
+                timeout=10,
+            )
+        except httpx.HTTPError:
+            return None
+        if not answer.is_success:
+            return None
+        # 64-bit numbers come as strings, as in every ClickHouse.
+        return [json.loads(line) for line in answer.text.splitlines() if line]
+
+    def incidents(self) -> list[dict[str, Any]] | None:
+        """Every incident, newest last, as the analyzer tells them."""
+        found = self.get("analyzer", "/v1/incidents")
+        if isinstance(found, dict):
+            found = found.get("incidents")
+        return found if isinstance(found, list) else None
+
+    def migrations(self) -> list[dict[str, Any]] | None:
+        """Every migration, as control tells them."""
+        found = self.get("control", "/v1/migrations")
+        return found if isinstance(found, list) else None
+
+    def nodes(self) -> list[dict[str, Any]] | None:
+        """Every node, as control sees it."""
+        found = self.get("control", "/v1/nodes")
+        return found if isinstance(found, list) else None
+
+    def webhooks(self) -> list[dict[str, Any]]:
+        """Everything the receiver has received."""
+        return read_lines(self.lab.run.webhooks)
+
+    def probes(self, since_ns: int) -> list[dict[str, Any]] | None:
+        """Closed probes sent since then: ts_ns, closed_ns, outcome, vip_id, prober, dst_port."""
+        return self.query(
+            "SELECT toUnixTimestamp64Nano(ts) AS ts_ns, toUnixTimestamp64Nano(closed) AS closed_ns, "
+            "outcome, vip_id, prober, dst_port FROM probes "
+            f"WHERE ts >= fromUnixTimestamp64Nano({since_ns}) ORDER BY ts"
+        )
+
+
+@dataclass
+class Tail:
+    """Reads the lines that were added to some JSONL files since the last look."""
+
+    paths: list[Path]
+
+    def __post_init__(self) -> None:
+        self._at: dict[Path, int] = {}
+
+    def new(self) -> list[dict[str, Any]]:
+        """The whole lines that came since the last call."""
+        out = []
+        for path in self.paths:
+            try:
+                with path.open("rb") as file:
+                    file.seek(self._at.get(path, 0))
+                    data = file.read()
+            except FileNotFoundError:
+                continue
+            whole = data[: data.rfind(b"\n") + 1]
+            self._at[path] = self._at.get(path, 0) + len(whole)
+            out += [json.loads(line) for line in whole.splitlines()]
+        return out
+
+
+def cpu_ticks(lab: Lab, kinds: tuple[str, ...] = ("node",)) -> dict[str, int]:
+    """User and system time so far of each living process of these kinds and their living threads [ticks]."""
+    out = {}
+    for name, process in processes.living(lab.run).items():
+        if process.kind in kinds:
+            try:
+                stat = Path(f"/proc/{process.pid}/stat").read_text()
+            except OSError:
+                continue
+            fields = stat[stat.rindex(")") + 2 :].split()
+            out[name] = int(fields[11]) + int(fields[12])
+    return out
+
+
+def cpu_share(before: dict[str, int], after: dict[str, int], seconds: float) -> float:
+    """Percent of one core that the processes in both snapshots used together over `seconds`."""
+    used = sum(after[name] - before[name] for name in before.keys() & after.keys())
+    return 100.0 * used / TICKS_PER_S / seconds
+
+
+def status(lab: Lab) -> dict[str, Any]:
+    """The region in one document: processes, nodes, routes, open incidents, migrations, the last requests."""
+    with Observer(lab) as observer:
+        incidents = observer.incidents()
+        requests: list[dict[str, Any]] = []
+        for client in lab.topology.clients:
+            requests += read_lines(lab.run.traffic(client))[-100:]
+        return {
+            "run": str(lab.run.root),
+            "addresses": lab.addresses,
+            "processes": region.process_list(lab.run),
+            "nodes": observer.nodes(),
+            "routes": {side: region.router_routes(lab.topology, side) for side in ("edge", "fabric")},
+            "open_incidents": None if incidents is None else [i for i in incidents if i.get("state") != "closed"],
+            "migrations": observer.migrations(),
+            "recent_requests": {
+                "total": len(requests),
+                "failed": sum(1 for r in requests if r["outcome"] != "ok"),
+            },
+        }
