@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,11 @@ def run_at(directory: Path | None) -> Run:
     return Run(directory.absolute()) if directory else Run.default()
 
 
+def _check_prefix(prefix: str) -> None:
+    if not re.fullmatch(r"tgw[a-z0-9-]{0,12}", prefix):
+        raise BadInput(f"--prefix: expected tgw and at most 12 of a-z, 0-9 and -, got {prefix!r}")
+
+
 @app.command()
 @guarded
 def up(
@@ -37,8 +43,7 @@ def up(
     directory: Directory = None,
 ) -> None:
     """Bring the region up; says so and changes nothing when it is up already."""
-    if not prefix.startswith("tgw") or len(prefix) > 16:
-        raise BadInput(f"prefix: expected at most 16 characters that start with tgw, got {prefix!r}")
+    _check_prefix(prefix)
     parts = [p for p in region.ALL_PARTS if traffic or p != "traffic"]
     topology = Topology(region.named_size(size), prefix)
     with Steps(not json_) as steps:
@@ -58,8 +63,8 @@ def down(
     directory: Directory = None,
 ) -> None:
     """End every process and namespace of the region, also after a crash of the lab; nothing there is no error."""
-    if prefix is not None and not prefix.startswith("tgw"):
-        raise BadInput(f"prefix: expected one that starts with tgw, got {prefix!r}")
+    if prefix is not None:
+        _check_prefix(prefix)
     with Steps(not json_) as steps:
         found = region.down(run_at(directory), steps, prefix)
     if json_:

@@ -31,7 +31,6 @@ def examine() -> list[Finding]:
         _raw_sockets(),
         _program("bird", "BGP daemon: Debian package bird2", "--version"),
         _program("ip", "Debian package iproute2", "-V"),
-        _program("nsenter", "Debian package util-linux", "--version"),
         _program("ethtool", "switches offloads off: Debian package ethtool", "--version"),
         _multipath(),
         _native(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,23 +44,6 @@ def destroy(prefix: str) -> list[str]:
     if names:
         _batch(None, [f"netns del {name}" for name in names])
     return names
-
-
-def inside(namespace: str) -> Callable[[], None]:
-    """A function that moves the calling thread into a namespace (for a forked child). OSError."""
-
-    def enter() -> None:
-        descriptor = os.open(NETNS / namespace, os.O_RDONLY)
-        try:
-            # os.setns came with Python 3.12.
-            import ctypes
-
-            if ctypes.CDLL(None, use_errno=True).setns(descriptor, 0x40000000) != 0:
-                raise OSError(ctypes.get_errno(), f"setns {namespace}")
-        finally:
-            os.close(descriptor)
-
-    return enter
 
 
 def supported() -> str | None:

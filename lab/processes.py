@@ -33,9 +33,9 @@ def environment(run: Run) -> dict[str, str]:
 def start(run: Run, name: str, kind: str, command: Sequence[str], namespace: str | None = None) -> Recorded:
     """Start one process and write it down. LabError when the program cannot be run at all.
 
-    `command` runs in `namespace` (nsenter becomes the program, so the pid is the program's own).
+    `command` runs in `namespace`, with a /sys that shows its interfaces (`ip` becomes the program: the pid is its own).
     """
-    argv = [*(["nsenter", f"--net=/run/netns/{namespace}"] if namespace else []), *command]
+    argv = [*(["ip", "netns", "exec", namespace] if namespace else []), *command]
     log = run.logs / f"{name}.log"
     with log.open("ab") as out:
         try:

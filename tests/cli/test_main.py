@@ -1,0 +1,176 @@
+"""The command line: JSON shapes, messages and exit codes."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.main import app
+from lab.topology import SMALL, Topology
+
+RUNNER = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def _own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TGW_RUN", str(tmp_path / "run"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def tgw(*arguments: str) -> Result:
+    return RUNNER.invoke(app, list(arguments))
+
+
+@pytest.fixture
+def fleet_file(tmp_path: Path) -> Path:
+    path = tmp_path / "fleet.json"
+    path.write_text(Topology(SMALL).fleet.model_dump_json())
+    return path
+
+
+def test_a_valid_fleet_is_counted(fleet_file: Path) -> None:
+    result = tgw("fleet", "check", str(fleet_file), "--json")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert found == {
+        "file": str(fleet_file),
+        "valid": True,
+        "region": "lab",
+        "clusters": 5,
+        "nodes": 6,
+        "real_servers": 2,
+        "vips": 4,
+    }
+
+
+def test_a_wrong_fleet_names_file_path_and_expectation(fleet_file: Path) -> None:
+    data = json.loads(fleet_file.read_text())
+    data["vips"][1]["cluster"] = "clb-z"
+    data["nodes"][0]["capacity"] = -1
+    fleet_file.write_text(json.dumps(data))
+    result = tgw("fleet", "check", str(fleet_file))
+    assert result.exit_code == 2
+    assert str(fleet_file) in result.stderr
+    assert "nodes[0].capacity" in result.stderr
+    assert result.stdout == ""
+    data["nodes"][0]["capacity"] = 1
+    fleet_file.write_text(json.dumps(data))
+    assert (
+        "vips[1].cluster: expected the name of a clb cluster, got 'clb-z'"
+        in tgw("fleet", "check", str(fleet_file)).stderr
+    )
+
+
+def test_an_error_is_json_too_when_asked(tmp_path: Path) -> None:
+    result = tgw("fleet", "check", str(tmp_path / "none.json"), "--json")
+    assert result.exit_code == 2
+    assert "none.json" in json.loads(result.stdout)["error"]
+
+
+@pytest.mark.parametrize("command", [["lab", "status"], ["lab", "traffic"], ["incidents"], ["migrations"]])
+def test_without_a_lab_the_message_says_how_to_start_one(command: list[str]) -> None:
+    result = tgw(*command)
+    assert result.exit_code == 1
+    assert "tgw lab up" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert json.loads(tgw(*command, "--json").stdout)["error"]
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["lab", "fault", "explode", "ld-a1"], "NAME: expected one of kill, kill-cluster"),
+        (["lab", "up", "--size", "huge"], "expected one of demo, small"),
+        (["lab", "up", "--prefix", "eth"], "--prefix: expected tgw and"),
+        (["lab", "down", "--prefix", "tgw*"], "--prefix: expected tgw and"),
+        (["probe", "trace"], "either PROBE_ID or --vip"),
+        (["probe", "trace", "zzz", "--analyzer", "http://127.0.0.1:1"], "PROBE_ID: expected a number"),
+        (["probe", "trace", "0", "--analyzer", "http://127.0.0.1:1"], "PROBE_ID: expected 1 to"),
+        (["incidents", "--analyzer", "ftp://x"], "--analyzer: expected a URL"),
+    ],
+)
+def test_bad_input_is_named_in_one_line_with_status_2(command: list[str], expected: str) -> None:
+    result = tgw(*command)
+    assert result.exit_code == 2
+    assert expected in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [["lab", "fault", "jitter", "x", "--probability", "2"], ["run", "nothing", "x"]])
+def test_values_out_of_range_have_status_2(command: list[str]) -> None:
+    assert tgw(*command).exit_code == 2
+
+
+def test_a_service_that_is_not_there_is_a_failure_not_bad_input() -> None:
+    result = tgw("incidents", "--analyzer", "http://127.0.0.1:1")
+    assert result.exit_code == 1
+    assert "analyzer at http://127.0.0.1:1 does not answer" in result.stderr
+
+
+def test_down_with_nothing_there_is_no_error() -> None:
+    result = tgw("lab", "down", "--prefix", "tgw-no-such", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {"up": False, "processes": 0, "killed": 0, "namespaces": 0}
+
+
+def test_the_doctor_says_one_line_each() -> None:
+    found = json.loads(tgw("doctor", "--json").stdout)
+    assert {"root", "bird", "native packet path"} <= {f["what"] for f in found}
+    assert all(f["detail"] for f in found)
+
+
+@pytest.fixture
+def service() -> Iterator[tuple[str, dict[str, tuple[int, Any]], list[str]]]:
+    """A service that answers what the test says; its URL, the answers by path, the headers seen."""
+    answers: dict[str, tuple[int, Any]] = {}
+    tokens: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            tokens.append(self.headers.get("Authorization", ""))
+            status, body = answers.get(self.path, (404, {"detail": f"nothing at {self.path}"}))
+            raw = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", answers, tokens
+    server.shutdown()
+    server.server_close()
+
+
+def test_migrations_are_shown_and_the_token_is_sent(
+    service: tuple[str, dict[str, tuple[int, Any]], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, answers, tokens = service
+    monkeypatch.setenv("TGW_TOKEN", "0123456789abcdef")
+    migration = {"id": "m-1", "cluster": "clb-a", "state": "done", "moves": [{"vip_id": 1}], "requested_ns": 10**18}
+    answers["/v1/migrations"] = (200, [migration])
+    assert json.loads(tgw("migrations", "--control", url, "--json").stdout) == [migration]
+    shown = tgw("migrations", "--control", url).stdout
+    assert "clb-a" in shown
+    assert "01:46:40.000" in shown
+    assert set(tokens) == {"Bearer 0123456789abcdef"}
+
+
+def test_a_refusal_of_the_service_is_passed_on(service: tuple[str, dict[str, tuple[int, Any]], list[str]]) -> None:
+    url, answers, _ = service
+    result = tgw("incidents", "i-9", "--analyzer", url)
+    assert result.exit_code == 2
+    assert "404: nothing at /v1/incidents/i-9" in result.stderr
+    answers["/v1/incidents/i-9"] = (503, {"detail": "warehouse is down"})
+    assert tgw("incidents", "i-9", "--analyzer", url).exit_code == 1
