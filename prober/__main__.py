@@ -21,6 +21,7 @@ from prober.engine import Engine
 from prober.fleetfile import FleetFile
 from prober.port import Neighbours, Port
 from prober.record import Tap
+from prober.send import Link
 from prober.settings import ENVIRONMENT_PREFIX, Settings, read_key
 from service import logs, settings
 
@@ -28,6 +29,7 @@ _BEAT_S = 0.15
 _WATCH_S = 1.0
 _NEIGHBOURS_S = 10.0
 _NEIGHBOURS_UNRESOLVED_S = 0.5
+_RESOLVE_S = 1.0
 _REPORT_S = 60.0
 _LINGER_S = 1.2
 _FRAMES = 256
@@ -60,7 +62,7 @@ class Process:
             record=self._tap.write,
             rng=random.Random(),  # noqa: S311 (nonces need to differ, not to be secret)
         )
-        self._engine.link = self._neighbours.link()
+        self._engine.link = self._first_link()
         self._engine.set_fleet(fleet, str(config.fleet))
         self._say_plan()
         self._chores: dict[str, float] = {}
@@ -73,6 +75,19 @@ class Process:
         raise DocumentError(
             str(self._config.fleet),
             [Problem("probing.probers", f"expected a prober named {self._config.name!r}", names)],
+        )
+
+    def _first_link(self) -> Link:
+        """The link with its next hops resolved, or as it is after a second: then probes are recorded as unsent."""
+        end = time.monotonic() + _RESOLVE_S
+        while self._unresolved(link := self._neighbours.link()) and time.monotonic() < end:
+            time.sleep(0.02)
+        return link
+
+    def _unresolved(self, link: Link | None) -> bool:
+        return link is None or (
+            (self._config.next_hop is not None and link.next_hop is None)
+            or (self._config.next_hop6 is not None and link.next_hop6 is None)
         )
 
     def run(self, wake: socket.socket) -> None:
@@ -99,12 +114,8 @@ class Process:
             self._tap.beat(time.time_ns())
         if self._due("watch", now, _WATCH_S) and self._file.changed():
             self._reload()
-        link = self._engine.link
-        unresolved = link is None or (
-            (self._config.next_hop is not None and link.next_hop is None)
-            or (self._config.next_hop6 is not None and link.next_hop6 is None)
-        )
-        if self._due("neighbours", now, _NEIGHBOURS_UNRESOLVED_S if unresolved else _NEIGHBOURS_S):
+        every = _NEIGHBOURS_UNRESOLVED_S if self._unresolved(self._engine.link) else _NEIGHBOURS_S
+        if self._due("neighbours", now, every):
             self._engine.link = self._neighbours.link()
         if self._due("report", now, _REPORT_S):
             self._report()
