@@ -1,0 +1,158 @@
+//! What a node is told before it has tables: who it is, where its taps go, which interfaces are its ports.
+
+use serde::Deserialize;
+use tgw_contract::Role;
+use tgw_forward::{ConfigError, Problem};
+
+/// How a port reaches the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A packet socket on a Linux interface.
+    AfPacket,
+}
+
+/// One port of the node.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// Its number in the tables; 0 is the fabric.
+    pub index: u16,
+    /// Name of the interface.
+    pub interface: String,
+    /// How it is opened.
+    #[serde(default = "af_packet")]
+    pub kind: Kind,
+}
+
+/// The node's own configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Name of the node.
+    pub name: String,
+    /// "eip", "clb" or "vswitch".
+    pub role: String,
+    /// 32 hex digits, new at each start.
+    pub boot_id: String,
+    /// Directory of the taps; none: taps in memory.
+    pub tap_dir: Option<std::path::PathBuf>,
+    /// Records in a tap, a power of two.
+    #[serde(default = "tap_capacity")]
+    pub tap_capacity: u64,
+    /// Workers; a CLB has its dispatcher besides. None: 2 for a CLB, 1 for the others.
+    pub workers: Option<u16>,
+    /// Connections in a worker's flow table.
+    #[serde(default = "flow_capacity")]
+    pub flow_capacity: usize,
+    /// Frames in the ring from the dispatcher to a worker.
+    #[serde(default = "ring_capacity")]
+    pub ring_capacity: usize,
+    /// Seed of the hashes of the flow table.
+    #[serde(default)]
+    pub seed: u64,
+    /// The ports.
+    #[serde(default)]
+    pub ports: Vec<Port>,
+}
+
+fn af_packet() -> Kind {
+    Kind::AfPacket
+}
+fn tap_capacity() -> u64 {
+    65_536
+}
+fn flow_capacity() -> usize {
+    65_536
+}
+fn ring_capacity() -> usize {
+    1024
+}
+
+/// What a wrong value gets: where it stands, what is expected there, what was found.
+pub(crate) fn problem(path: &str, expected: &str, found: impl ToString) -> ConfigError {
+    ConfigError {
+        problems: vec![Problem {
+            path: path.into(),
+            expected: expected.into(),
+            found: found.to_string(),
+        }],
+    }
+}
+
+/// Checked parts of a configuration.
+pub(crate) struct Checked {
+    pub(crate) role: Role,
+    pub(crate) boot_id: [u8; 16],
+    pub(crate) workers: u16,
+}
+
+impl Config {
+    /// Read the JSON form. `ConfigError` names the place.
+    pub fn from_json(text: &str) -> Result<Self, ConfigError> {
+        serde_json::from_str(text)
+            .map_err(|error| problem("", "the configuration of a node", error))
+    }
+
+    pub(crate) fn check(&self) -> Result<Checked, ConfigError> {
+        let role = role(&self.role)?;
+        let workers = self
+            .workers
+            .unwrap_or(if role == Role::Clb { 2 } else { 1 });
+        // Replies and requests of one connection come in by different interfaces, whose kernels' hashes do not agree:
+        // several vSwitch workers would not find what another has learned.
+        let most = if role == Role::Vswitch { 1 } else { 64 };
+        if workers == 0 || workers > most {
+            return Err(problem(
+                "workers",
+                &format!("1 to {most} for the role {}", role.name()),
+                workers,
+            ));
+        }
+        if !self.tap_capacity.is_power_of_two() || self.tap_capacity > 1 << 24 {
+            return Err(problem(
+                "tap_capacity",
+                "a power of two up to 2^24",
+                self.tap_capacity,
+            ));
+        }
+        if !(1..=1 << 16).contains(&self.ring_capacity) {
+            return Err(problem("ring_capacity", "1 to 65536", self.ring_capacity));
+        }
+        if !(1..=1 << 28).contains(&self.flow_capacity) {
+            return Err(problem("flow_capacity", "1 to 2^28", self.flow_capacity));
+        }
+        for (at, port) in self.ports.iter().enumerate() {
+            if self.ports[..at]
+                .iter()
+                .any(|other| other.index == port.index)
+            {
+                return Err(problem(
+                    &format!("ports[{at}].index"),
+                    "a number used once",
+                    port.index,
+                ));
+            }
+        }
+        Ok(Checked {
+            role,
+            boot_id: boot_id(&self.boot_id)?,
+            workers,
+        })
+    }
+}
+
+/// The role of this name.
+pub(crate) fn role(name: &str) -> Result<Role, ConfigError> {
+    let found = Role::ALL.into_iter().find(|role| role.name() == name);
+    found.ok_or_else(|| problem("role", "eip, clb or vswitch", name))
+}
+
+fn boot_id(text: &str) -> Result<[u8; 16], ConfigError> {
+    let wrong = || problem("boot_id", "32 hex digits", text);
+    if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(wrong());
+    }
+    let value = u128::from_str_radix(text, 16).map_err(|_| wrong())?;
+    Ok(value.to_be_bytes())
+}

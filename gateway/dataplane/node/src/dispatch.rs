@@ -1,0 +1,156 @@
+//! The dispatcher's half of a CLB: from the device's frames to the workers' rings, and the empty frames back.
+
+use std::sync::Arc;
+
+use tgw_contract::{Counter, DropReason, Role};
+use tgw_device::BATCH;
+use tgw_forward::{Dispatcher, Frame, Nanos, Tables};
+use tgw_tap::Writer;
+
+use crate::engine::{refuse, Every, BEAT_NS};
+use crate::ring::{ring, Consumer, Producer};
+
+/// The dispatcher's ends of the two rings to one worker.
+pub(crate) struct Way {
+    full: Producer<Frame>,
+    empty: Consumer<Frame>,
+}
+
+/// The worker's ends.
+pub(crate) struct Inbox {
+    full: Consumer<Frame>,
+    empty: Producer<Frame>,
+}
+
+/// Two rings: frames to a worker, and their buffers back.
+pub(crate) fn way(capacity: usize) -> (Way, Inbox) {
+    let (there, inbox) = ring(capacity);
+    // Buffers in use: the ring's and one batch at either end. So the way back never overflows (and if it did, the
+    // buffer would be freed and made anew).
+    let (outbox, back) = ring(capacity + 2 * BATCH);
+    (
+        Way {
+            full: there,
+            empty: back,
+        },
+        Inbox {
+            full: inbox,
+            empty: outbox,
+        },
+    )
+}
+
+impl Way {
+    /// Put the frame into the ring and an empty one in its place; false, and nothing done, when the ring is full.
+    pub(crate) fn hand_over(&mut self, frame: &mut Frame) -> bool {
+        let empty = self.empty.pop().unwrap_or_default();
+        match self.full.push(std::mem::replace(frame, empty)) {
+            Ok(()) => true,
+            Err(back) => {
+                *frame = back;
+                false
+            }
+        }
+    }
+}
+
+impl Inbox {
+    /// Move waiting frames into the front of `frames`, whose buffers go back; how many.
+    pub(crate) fn take(&mut self, frames: &mut [Frame]) -> usize {
+        let mut filled = 0;
+        while filled < frames.len() {
+            let Some(frame) = self.full.pop() else { break };
+            let _ = self
+                .empty
+                .push(std::mem::replace(&mut frames[filled], frame));
+            filled += 1;
+        }
+        filled
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.full.is_empty()
+    }
+}
+
+/// Classifies frames and keeps the dispatcher's account: a frame is out once a worker's ring has it.
+pub(crate) struct Dispatch {
+    dispatcher: Dispatcher,
+    tables: Option<Arc<Tables>>,
+    ways: Vec<Way>,
+    touched: Vec<bool>,
+    beaten: Every,
+    pub(crate) tap: Writer,
+}
+
+impl Dispatch {
+    pub(crate) fn new(dispatcher: Dispatcher, tap: Writer, ways: Vec<Way>) -> Self {
+        let touched = vec![false; ways.len()];
+        Self {
+            dispatcher,
+            tables: None,
+            ways,
+            touched,
+            beaten: Every::new(BEAT_NS),
+            tap,
+        }
+    }
+
+    pub(crate) fn set_tables(&mut self, tables: Arc<Tables>) {
+        self.tap.set(Counter::Epoch, tables.epoch());
+        self.tables = Some(tables);
+    }
+
+    /// The heartbeat, when it is due; true when it was.
+    pub(crate) fn turn(&mut self, now: Nanos) -> bool {
+        let due = self.beaten.is_due(now);
+        if due {
+            self.tap.beat(now);
+        }
+        due
+    }
+
+    /// Give each frame to its worker, or drop it as RING_FULL. `wake` is called once for each worker that got some.
+    pub(crate) fn process(
+        &mut self,
+        now: Nanos,
+        frames: &mut [Frame],
+        mut wake: impl FnMut(usize),
+    ) {
+        if frames.is_empty() {
+            return;
+        }
+        let (mut handed, mut handed_bytes, mut bytes) = (0, 0, 0);
+        for frame in frames.iter_mut() {
+            let length = frame.bytes().len() as u64;
+            bytes += length;
+            let worker = self
+                .dispatcher
+                .classify(frame, self.ways.len())
+                .min(self.ways.len() - 1);
+            if self.ways[worker].hand_over(frame) {
+                self.touched[worker] = true;
+                handed += 1;
+                handed_bytes += length;
+            } else {
+                refuse(
+                    &mut self.tap,
+                    frame,
+                    Role::Clb,
+                    self.tables.as_deref(),
+                    DropReason::RingFull,
+                );
+            }
+        }
+        self.tap.count(Counter::Batches, 1);
+        self.tap.count_in(frames.len() as u64, bytes);
+        self.tap.count_out(handed, handed_bytes);
+        self.tap.count(Counter::HandedOver, handed);
+        self.tap.publish(now);
+        for (worker, touched) in self.touched.iter_mut().enumerate() {
+            if std::mem::take(touched) {
+                wake(worker);
+            }
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! A node as threads: start, new tables, faults, stop.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tgw_contract::Role;
+use tgw_device::af_packet::Receive;
+use tgw_device::{AfPacket, Device, DeviceError};
+use tgw_forward::{pipeline, ConfigError, Dispatcher, Options, Tables};
+use tgw_tap::{Counters, Header, TapError, Writer};
+
+use crate::clock;
+use crate::config::{Checked, Config};
+use crate::control::{Alarm, Bell, Control};
+use crate::dispatch::{way, Dispatch};
+use crate::engine::Engine;
+use crate::fault::Fault;
+use crate::lane::Lane;
+use crate::worker::{DispatchLoop, Ports, RingLoop, RunToCompletion, DISPATCHER};
+
+/// The devices of one thread, in the order of [`Node::taps`]: one set for each.
+pub type DeviceSet = Vec<Box<dyn Device>>;
+
+/// How long [`Node::apply`] waits for the workers.
+const ACKNOWLEDGE: Duration = Duration::from_secs(1);
+
+/// Why a node cannot do what it was told.
+#[derive(Debug)]
+pub enum NodeError {
+    /// Configuration or tables are wrong; nothing was applied.
+    Config(ConfigError),
+    /// A port cannot be opened.
+    Device(DeviceError),
+    /// A tap cannot be made.
+    Tap(TapError),
+    /// The system refused a thread or a descriptor.
+    System(io::Error),
+    /// The tables are in place, but these workers have not turned to take them.
+    Behind {
+        /// Numbers of the workers.
+        workers: Vec<usize>,
+        /// Epoch of the tables.
+        epoch: u64,
+    },
+    /// Asked for in the wrong order.
+    State(&'static str),
+}
+
+impl fmt::Display for NodeError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(out),
+            Self::Device(error) => error.fmt(out),
+            Self::Tap(error) => error.fmt(out),
+            Self::System(error) => write!(out, "cannot start a worker: {error}"),
+            Self::Behind { workers, epoch } => {
+                let limit = ACKNOWLEDGE.as_secs();
+                write!(out, "workers {workers:?} have not taken epoch {epoch} within {limit} s: they do not turn")
+            }
+            Self::State(what) => out.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for NodeError {}
+
+impl From<ConfigError> for NodeError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl From<DeviceError> for NodeError {
+    fn from(error: DeviceError) -> Self {
+        Self::Device(error)
+    }
+}
+
+impl From<TapError> for NodeError {
+    fn from(error: TapError) -> Self {
+        Self::Tap(error)
+    }
+}
+
+/// The counters of one worker.
+#[derive(Clone)]
+pub struct WorkerCounters {
+    /// Number of the worker (and of its tap).
+    pub worker: u16,
+    /// Its counters.
+    pub counters: Counters,
+}
+
+/// One EIP, CLB or vSwitch node.
+pub struct Node {
+    config: Config,
+    checked: Checked,
+    control: Arc<Control>,
+    threads: Vec<JoinHandle<()>>,
+    alarms: Vec<Alarm>,
+    counters: Vec<WorkerCounters>,
+    paths: Vec<PathBuf>,
+    started: bool,
+}
+
+impl Node {
+    /// A node that does nothing yet. `ConfigError` names what is wrong.
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        let checked = config.check()?;
+        let control = Arc::new(Control::new(taps(&checked)));
+        Ok(Self {
+            config,
+            checked,
+            control,
+            threads: Vec::new(),
+            alarms: Vec::new(),
+            counters: Vec::new(),
+            paths: Vec::new(),
+            started: false,
+        })
+    }
+
+    /// How many taps (and threads) this node has: its workers, and the dispatcher of a CLB, which comes first.
+    #[must_use]
+    pub fn taps(&self) -> usize {
+        taps(&self.checked)
+    }
+
+    /// Open the configured interfaces and start.
+    pub fn start(&mut self) -> Result<(), NodeError> {
+        let sets = (0..self.taps())
+            .map(|slot| self.open(slot))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.start_with(sets)
+    }
+
+    /// Start on these devices: for each thread those that it receives from, or (a CLB's workers) sends to.
+    pub fn start_with(&mut self, sets: Vec<DeviceSet>) -> Result<(), NodeError> {
+        if self.started {
+            return Err(NodeError::State(
+                "the node was started before: make a new one",
+            ));
+        }
+        if sets.len() != self.taps() {
+            return Err(NodeError::State("expected one set of devices for each tap"));
+        }
+        self.started = true;
+        let mut sets: Vec<Ports> = sets.into_iter().map(Ports::new).collect();
+        let result = if self.checked.role == Role::Clb {
+            self.start_clb(sets)
+        } else {
+            self.start_workers(&mut sets)
+        };
+        if result.is_err() {
+            self.stop();
+        }
+        result
+    }
+
+    /// Check the tables and give them to every worker. Returns when all of them act by them.
+    ///
+    /// `NodeError::Config` when the tables are wrong (nothing changes), `NodeError::Behind` when some worker does not
+    /// turn (those that turn have the new tables; the same tables may be given again).
+    pub fn apply(&self, tables: &str) -> Result<u64, NodeError> {
+        let tables = Arc::new(Tables::from_json(tables, self.checked.role)?);
+        let epoch = tables.epoch();
+        let generation = self.control.set_tables(tables);
+        self.wake();
+        if !self.started {
+            return Ok(epoch);
+        }
+        let limit = Instant::now() + ACKNOWLEDGE;
+        loop {
+            let workers = self.control.behind(generation);
+            if workers.is_empty() {
+                return Ok(epoch);
+            }
+            if Instant::now() >= limit {
+                return Err(NodeError::Behind { workers, epoch });
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Add a fault.
+    pub fn inject(&self, fault: Fault) {
+        let mut faults = self.control.faults().as_ref().clone();
+        faults.push(fault);
+        self.control.set_faults(faults);
+        self.wake();
+    }
+
+    /// End all faults.
+    pub fn clear_faults(&self) {
+        self.control.set_faults(Vec::new());
+        self.wake();
+    }
+
+    /// The faults that are injected.
+    #[must_use]
+    pub fn faults(&self) -> Vec<Fault> {
+        self.control.faults().as_ref().clone()
+    }
+
+    /// The counters of every worker; empty before the start. They stay readable after the stop.
+    #[must_use]
+    pub fn counters(&self) -> &[WorkerCounters] {
+        &self.counters
+    }
+
+    /// The tap files.
+    #[must_use]
+    pub fn tap_paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
+    /// Whether every thread that was started still runs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        !self.threads.is_empty() && self.threads.iter().all(|thread| !thread.is_finished())
+    }
+
+    /// End all threads and mark their taps closed. Frames inside are dropped as SHUTTING_DOWN.
+    pub fn stop(&mut self) {
+        self.control.stop();
+        self.wake();
+        for thread in self.threads.drain(..) {
+            // A worker that panicked has left its tap unclosed, which says so to every reader.
+            let _ = thread.join();
+        }
+    }
+
+    fn start_workers(&mut self, sets: &mut Vec<Ports>) -> Result<(), NodeError> {
+        for (slot, ports) in sets.drain(..).enumerate() {
+            let lane = self.lane(slot)?;
+            let poller = ports.poller().map_err(NodeError::System)?;
+            self.alarms.push(Alarm::Poller(poller.waker()));
+            let worker = RunToCompletion {
+                lane,
+                ports,
+                poller,
+                control: Arc::clone(&self.control),
+            };
+            self.spawn(slot, move || worker.run())?;
+        }
+        Ok(())
+    }
+
+    fn start_clb(&mut self, sets: Vec<Ports>) -> Result<(), NodeError> {
+        let ended = Arc::new(AtomicBool::new(false));
+        let mut ways = Vec::new();
+        let mut bells = Vec::new();
+        let mut dispatcher_ports = None;
+        let dispatcher_tap = self.tap(DISPATCHER)?;
+        for (slot, ports) in sets.into_iter().enumerate() {
+            if slot == usize::from(DISPATCHER) {
+                dispatcher_ports = Some(ports);
+                continue;
+            }
+            let (way, inbox) = way(self.config.ring_capacity);
+            let bell = Arc::new(Bell::default());
+            ways.push(way);
+            bells.push(Arc::clone(&bell));
+            self.alarms.push(Alarm::Bell(Arc::clone(&bell)));
+            let worker = RingLoop {
+                lane: self.lane(slot)?,
+                inbox,
+                ports,
+                bell,
+                control: Arc::clone(&self.control),
+                dispatcher_ended: Arc::clone(&ended),
+            };
+            self.spawn(slot, move || worker.run())?;
+        }
+        let ports = dispatcher_ports.ok_or(NodeError::State(
+            "expected a set of devices for the dispatcher",
+        ))?;
+        let poller = ports.poller().map_err(NodeError::System)?;
+        self.alarms.push(Alarm::Poller(poller.waker()));
+        let dispatch = Dispatch::new(Dispatcher::default(), dispatcher_tap, ways);
+        let dispatcher = DispatchLoop {
+            dispatch,
+            ports,
+            poller,
+            bells,
+            control: Arc::clone(&self.control),
+            ended,
+        };
+        self.spawn(usize::from(DISPATCHER), move || dispatcher.run())
+    }
+
+    fn spawn(&mut self, slot: usize, run: impl FnOnce() + Send + 'static) -> Result<(), NodeError> {
+        let name = format!("{}.{slot}", self.config.role);
+        self.threads.push(
+            thread::Builder::new()
+                .name(name)
+                .spawn(run)
+                .map_err(NodeError::System)?,
+        );
+        Ok(())
+    }
+
+    fn lane(&mut self, slot: usize) -> Result<Lane, NodeError> {
+        let worker = slot as u16; // `check` bounds the workers
+        let tap = self.tap(worker)?;
+        let options = options(&self.config);
+        Ok(Lane::new(
+            Engine::new(
+                self.checked.role,
+                pipeline(self.checked.role, worker, &options),
+                tap,
+            ),
+            worker,
+        ))
+    }
+
+    fn tap(&mut self, worker: u16) -> Result<Writer, NodeError> {
+        let header = Header {
+            node: self.config.name.clone(),
+            role: u32::from(self.checked.role.number()),
+            worker,
+            boot_id: self.checked.boot_id,
+            capacity: self.config.tap_capacity,
+            pid: std::process::id(),
+            created_ns: clock::now(),
+        };
+        let mut tap = tap_in(self.config.tap_dir.as_deref(), header)?;
+        // A tap without a heartbeat would look like that of a node that hangs.
+        tap.beat(clock::now());
+        self.counters.push(WorkerCounters {
+            worker,
+            counters: tap.counters(),
+        });
+        self.paths.extend(tap.path().map(Path::to_owned));
+        Ok(tap)
+    }
+
+    fn open(&self, slot: usize) -> Result<DeviceSet, NodeError> {
+        let mut set: DeviceSet = Vec::new();
+        for port in &self.config.ports {
+            let receive = match self.checked.role {
+                Role::Clb if slot != usize::from(DISPATCHER) => Receive::Nothing,
+                Role::Clb => Receive::All,
+                _ if self.checked.workers == 1 => Receive::All,
+                // Groups are numbered within the network namespace: the process id keeps two nodes in one apart.
+                _ => Receive::Shared {
+                    group: (std::process::id() as u16)
+                        .wrapping_mul(31)
+                        .wrapping_add(port.index),
+                },
+            };
+            set.push(Box::new(AfPacket::open(
+                port.index,
+                &port.interface,
+                receive,
+            )?));
+        }
+        Ok(set)
+    }
+
+    fn wake(&self) {
+        for alarm in &self.alarms {
+            alarm.wake();
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn taps(checked: &Checked) -> usize {
+    usize::from(checked.workers) + usize::from(checked.role == Role::Clb)
+}
+
+fn options(config: &Config) -> Options {
+    Options {
+        flow_capacity: config.flow_capacity,
+        seed: config.seed,
+        ..Options::default()
+    }
+}
+
+pub(crate) fn tap_in(directory: Option<&Path>, header: Header) -> Result<Writer, TapError> {
+    match directory {
+        Some(directory) => Writer::create(directory, header),
+        None => Writer::anonymous(header),
+    }
+}
