@@ -1,0 +1,1 @@
+"""Tails the taps, makes records safe on disk, ships them to ClickHouse once, and knows what was lost."""

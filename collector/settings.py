@@ -1,0 +1,48 @@
+"""What a collector is told at its start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from contract.documents import Strict
+from contract.fleet import Name
+
+ENVIRONMENT_PREFIX = "TGW_COLLECTOR_"
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+
+class Warehouse(Strict):
+    """Where ClickHouse listens (HTTP) and who we are there."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^/@]+/?$")]
+    user: str
+    password_file: Path
+    database: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "tgw"
+    timeout_s: Seconds = 10.0
+
+
+class Intervals(Strict):
+    """How often things are done."""
+
+    poll_s: Seconds = 0.25
+    feeds_s: Seconds = 1.0
+    counters_s: Seconds = 2.0
+    # While shipping lags, taps are read less often, so that the backlog is few large batches and not many small ones.
+    poll_behind_s: Seconds = 2.0
+    # A tap whose writer is gone is reported for this long before it is deleted.
+    retire_after_s: Annotated[float, Field(ge=0, le=86400)] = 30.0
+
+
+class Settings(Strict):
+    """The collector's configuration file."""
+
+    name: Name = "collector"
+    taps_dir: Path
+    spool_dir: Path
+    spool_max_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 30
+    warehouse: Warehouse
+    intervals: Intervals = Intervals()
+    log_level: str = "INFO"
