@@ -23,20 +23,23 @@ class Station(Protocol):
 
 @dataclass(slots=True)
 class Account:
-    """Where every frame is. originated = delivered + sum(dropped) + in_flight, whenever no event is being run.
+    """Where every frame is: originated = delivered + sum(dropped) + in_flight + inside, whenever no event is being run.
 
     `originated`: frames made by hosts, probers and routers (ICMP). `delivered`: frames that a host or prober took.
+    `in_flight`: frames on links. `inside`: frames that went into a node's pipelines and have not come out, because
+    they were dropped or are held there; the pipelines' own counters say which.
     """
 
     originated: int = 0
     delivered: int = 0
     in_flight: int = 0
+    inside: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
     @property
     def balance(self) -> int:
         """0 when every frame is accounted for."""
-        return self.originated - self.delivered - self.in_flight - self.dropped.total()
+        return self.originated - self.delivered - self.in_flight - self.inside - self.dropped.total()
 
 
 @dataclass(slots=True)

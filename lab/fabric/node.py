@@ -28,8 +28,6 @@ class Pipeline(Protocol):
 
     def process(self, frames: Sequence[tuple[int, bytes]], now_ns: int) -> list[tuple[int, bytes]]: ...
 
-    def take_records(self) -> bytes: ...
-
     def counters(self) -> list[dict[str, int]]: ...
 
     def inject(self, kind: str, probability: float, seed: int, **options: Any) -> None: ...
@@ -37,6 +35,8 @@ class Pipeline(Protocol):
     def clear_faults(self) -> None: ...
 
     def beat(self, now_ns: int) -> None: ...
+
+    def close(self, now_ns: int) -> None: ...
 
 
 class Life(Enum):
@@ -94,7 +94,7 @@ class Node:
         self._pipeline: Pipeline | None = None
         # A killed process never says good-bye: its taps must not be closed in good order by a destructor.
         self._killed: list[Pipeline] = []
-        self._records: Callable[[bytes], None] = lambda _: None
+        self._held_ns = 0
         fabric.after(int(self._random.random() * BEAT_NS), self._beat)
 
     def start(self) -> None:
@@ -105,9 +105,23 @@ class Node:
         self.life = Life.UP
         self.epoch = 0
         self.faults = []
+        self._held_ns = 0
         self.started_ns = self._fabric.now
         self._pipeline.beat(self._fabric.now)
         self.speaker.beat(self._fabric.now)
+
+    @property
+    def uptime_s(self) -> float:
+        """Since the start of the process."""
+        return (self._fabric.now - self.started_ns) / 1e9
+
+    def close(self) -> None:
+        """End in good order: the taps say so."""
+        if self._pipeline is not None:
+            self._pipeline.close(self._fabric.now)
+        self._pipeline = None
+        self.life = Life.DEAD
+        self.speaker.gone(self._fabric.now)
 
     def kill(self) -> None:
         """End the process on the spot, as SIGKILL does."""
@@ -127,25 +141,27 @@ class Node:
         self._expect(Life.FROZEN)
         self.life = Life.UP
 
-    def on_records(self, take: Callable[[bytes], None]) -> None:
-        """Hand the packed point records over, besides the tap."""
-        self._records = take
-
     def receive(self, port: int, frame: bytes) -> None:
         """Run one frame through the pipelines."""
         pipeline = self._pipeline
         if pipeline is None or self.life is not Life.UP:
             return self._fabric.drop(f"node_{self.life.value}")
-        out = pipeline.process([(port, frame)], self._fabric.now)
-        if not out:
-            # Which reason: the pipeline's counters say (node_drops).
-            self._fabric.drop("pipeline")
-        else:
-            self._fabric.account.originated += len(out) - 1
+        self._run(pipeline, [(port, frame)])
+        if self._held_ns:
+            self._fabric.after(self._held_ns, self._release, pipeline)
+        return None
+
+    def _release(self, pipeline: Pipeline) -> None:
+        """Let out what a delay held back until now."""
+        if pipeline is self._pipeline and self.life is Life.UP:
+            self._run(pipeline, [])
+
+    def _run(self, pipeline: Pipeline, frames: list[tuple[int, bytes]]) -> None:
+        out = pipeline.process(frames, self._fabric.now)
+        self._fabric.account.inside += len(frames) - len(out)
         for to, data in out:
             wait = SERVICE_NS + int(self._random.random() * SERVICE_JITTER_NS)
             self._fabric.transmit(self, to, data, wait)
-        return None
 
     def apply(self, tables: dict[str, Any]) -> int:
         """Take tables as control sends them, all or nothing; the epoch. Stale, Refused, gateway ConfigError."""
@@ -170,6 +186,7 @@ class Node:
         if self._pipeline is not None:
             self._pipeline.inject(fault["kind"], fault["probability"], fault["seed"], **options)
             self.faults.append(fault)
+            self._held_ns = max(self._held_ns, 1000 * int(options.get("delay_us", 0)))
 
     def clear_faults(self) -> None:
         """Take every injected fault off."""
@@ -177,6 +194,8 @@ class Node:
         if self._pipeline is not None:
             self._pipeline.clear_faults()
             self.faults = []
+            self._release(self._pipeline)
+            self._held_ns = 0
 
     def counters(self) -> dict[str, dict[str, Any]]:
         """By worker: every counter, and the drops by reason."""
@@ -226,7 +245,8 @@ class Node:
     def _beat(self) -> None:
         if self.life is Life.UP and self._pipeline is not None:
             self._pipeline.beat(self._fabric.now)
-            self._records(self._pipeline.take_records())
-            self.speaker.beat(self._fabric.now)
+            # One worker that does not turn is enough to lose the routes.
+            if not any(f["kind"] == "stuck_worker" for f in self.faults):
+                self.speaker.beat(self._fabric.now)
         self.speaker.look(self._fabric.now)
         self._fabric.after(BEAT_NS, self._beat)
