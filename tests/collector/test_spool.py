@@ -1,0 +1,92 @@
+"""Spool files are whole or noticed, and their tokens name their contents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.spool import Batch, DirectoryStore, Segment, SpoolError, decode, name_of, records_of, token_of
+
+BATCH = Batch(
+    5,
+    (Segment("ld1", "ab" * 16, 0, 2, 1, 10, 3, 2),),
+    bytes(range(256)),
+    {"feeds": [[5, "ld1", "ab", 0, "clb", 4, 3, 2, 1, 0, 1]]},
+    {"ld1/ab/0": 4},
+    ("x",),
+)
+
+
+def test_what_is_spooled_is_read_back() -> None:
+    assert decode(BATCH.encode()) == BATCH
+    assert decode(Batch(1).encode()) == Batch(1)
+
+
+@given(st.data())
+def test_any_flipped_bit_and_any_cut_is_noticed(data: st.DataObject) -> None:
+    whole = bytearray(BATCH.encode())
+    if data.draw(st.booleans()):
+        del whole[data.draw(st.integers(0, len(whole) - 1)) :]
+    else:
+        whole[data.draw(st.integers(0, len(whole) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    with pytest.raises(SpoolError):
+        decode(bytes(whole))
+
+
+def test_a_torn_tail_still_tells_what_was_inside() -> None:
+    with pytest.raises(SpoolError) as error:
+        decode(BATCH.encode()[:-1])
+    assert error.value.segments == BATCH.segments
+
+
+def test_equal_contents_have_equal_tokens_and_others_do_not() -> None:
+    other = Batch(BATCH.created_ns, BATCH.segments, BATCH.raw[:-1] + b"\0", BATCH.rows, BATCH.lost, BATCH.torn)
+    assert token_of(BATCH.encode()) == token_of(BATCH.encode())
+    assert token_of(BATCH.encode()) != token_of(other.encode())
+    assert token_of(BATCH.encode()) != token_of(Batch(6, BATCH.segments, BATCH.raw).encode())
+
+
+def test_names_sort_like_numbers_and_say_how_many_records() -> None:
+    assert name_of(9, 1) < name_of(10, 1)
+    assert records_of(name_of(9, 123)) == 123
+    assert records_of("nonsense.batch") == 0
+
+
+def test_a_directory_keeps_batches_over_a_restart_and_drops_what_was_never_finished(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "spool")
+    store.put(name_of(2, 0), b"two")
+    store.put(name_of(1, 0), b"one")
+    store.put("state.json", b"{}")
+    (tmp_path / "spool" / "00-1.batch.new").write_bytes(b"half")
+    store.close()
+    store = DirectoryStore(tmp_path / "spool")
+    assert store.unfinished == 1
+    assert store.names() == [name_of(1, 0), name_of(2, 0)]
+    assert (store.used(), store.get(name_of(1, 0)), store.get("state.json")) == (6, b"one", b"{}")
+    store.delete(name_of(1, 0))
+    store.delete(name_of(1, 0))
+    store.set_aside(name_of(2, 0))
+    assert (store.names(), store.used()) == ([], 0)
+    left = {p.name for p in (tmp_path / "spool").iterdir()}
+    assert left == {"lock", f"{name_of(2, 0)}.torn", "state.json"}
+    with pytest.raises(KeyError):
+        store.get(name_of(1, 0))
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    with pytest.raises(OSError, match="temporarily unavailable"):
+        DirectoryStore(tmp_path)
+    store.close()
+    DirectoryStore(tmp_path).close()
+
+
+def test_a_put_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        store.put("taken", b"x")
+    assert not list(tmp_path.glob("*.new"))
