@@ -113,7 +113,10 @@ def traffic(
     """Start the real HTTP clients (those that run already go on)."""
     lab = region.need(run_at(directory))
     with Steps(not json_) as steps:
-        region.start_traffic(lab.run, lab.topology, steps, rate, kept)
+        if lab.simulated:
+            region.start_simulated_traffic(lab.run, rate, kept)
+        else:
+            region.start_traffic(lab.run, lab.topology, steps, rate, kept)
     logs = {c: str(lab.run.traffic(c)) for c in lab.topology.clients}
     if json_:
         say_json({"clients": logs})

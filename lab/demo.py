@@ -13,14 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from lab import faults, namespaces, observe, region, story
+from lab.fabric import launch
 from lab.region import Lab
 from lab.screen import Screen
-from lab.state import LabError, Run, marked
+from lab.state import FABRIC_MODE, NAMESPACES, LabError, Run, marked
 from lab.topology import DEMO, Topology
 
 # The whole story ends within 240 s: what is not there by these times is reported as missing.
 UP_S, HEALTHY_S, QUIET_S, TRAFFIC_S, ACT_S, SETTLE_S = 60.0, 40.0, 5.0, 12.0, 50.0, 6.0
 LIMIT_S = 225.0
+STORIES = {
+    NAMESPACES: "network namespaces, real packets",
+    FABRIC_MODE: "in-process fabric: links, routers, BGP, hosts and clients are simulated; pipelines, probers, "
+    "control, collector, warehouse and analyzer are the product's own",
+}
 
 
 class Deadline:
@@ -41,20 +47,23 @@ def run(place: Run, out: Path, keep: bool = False, as_json: bool = False) -> boo
     """
     why_not = namespaces.supported()
     if why_not:
-        from lab import fabric_demo
+        Screen(as_json).note(f"{why_not}; the story runs over the in-process fabric instead.")
+        return tell(place, out, keep, as_json, FABRIC_MODE)
+    return tell(place, out, keep, as_json, NAMESPACES)
 
-        screen = Screen(as_json)
-        screen.note(f"{why_not}; the story runs over the in-process fabric instead.")
-        return bool(fabric_demo.run(out, as_json=as_json))
+
+def tell(place: Run, out: Path, keep: bool, as_json: bool, mode: str) -> bool:
+    """The story over namespaces or over the in-process fabric: the same acts, observers and bounds."""
     screen = Screen(as_json)
     deadline = Deadline(LIMIT_S)
     began = time.monotonic()
     topology = Topology(DEMO)
-    report: dict[str, Any] = _head()
+    report: dict[str, Any] = _head(mode)
     events: list[story.Event] = []
     try:
         with screen:
-            lab, made = region.up(place, topology, screen.step, [p for p in region.ALL_PARTS if p != "traffic"])
+            parts = [p for p in region.ALL_PARTS if p != "traffic"]
+            lab, made = region.up(place, topology, screen.step, parts, mode=mode)
             if not made:
                 raise LabError("a region is up already: take it down with `tgw lab down` first")
             report["up_after_s"] = round(time.monotonic() - began, 1)
@@ -67,7 +76,7 @@ def run(place: Run, out: Path, keep: bool = False, as_json: bool = False) -> boo
                 found = region.down(place, screen.step)
                 report["processes_ended"] = found["processes"]
             report["processes_left"] = marked(place)
-            report["namespaces_left"] = namespaces.existing(topology.prefix)
+            report["namespaces_left"] = namespaces.existing(topology.prefix) if mode == NAMESPACES else []
     report["duration_s"] = round(time.monotonic() - began, 1)
     return finish(report, events, out, screen)
 
@@ -86,13 +95,14 @@ def finish(report: dict[str, Any], events: list[story.Event], out: Path, screen:
     return bool(report["held"])
 
 
-def _head() -> dict[str, Any]:
+def _head(mode: str) -> dict[str, Any]:
     root = Path(__file__).resolve().parent.parent
     commit = subprocess.run(
         ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10
     ).stdout.strip()
     return {
-        "story": "namespaces, real packets",
+        "mode": mode,
+        "story": STORIES[mode],
         "commit": commit or None,
         "machine": {
             "kernel": platform.release(),
@@ -115,7 +125,10 @@ def _tell(lab: Lab, screen: Screen, deadline: Deadline, report: dict[str, Any], 
         report["idle_cpu_percent"] = round(observe.cpu_share(before, observe.cpu_ticks(lab), seconds), 1)
         report["idle_nodes"] = len(before)
         tail = observe.Tail([lab.run.traffic(c) for c in lab.topology.clients])
-        region.start_traffic(lab.run, lab.topology, screen.step)
+        if lab.simulated:
+            region.start_simulated_traffic(lab.run)
+        else:
+            region.start_traffic(lab.run, lab.topology, screen.step)
         _wait_traffic(lab, tail, screen, deadline.left(TRAFFIC_S))
         acts = []
         for name, kind, cluster in (("act 1", "kill-cluster", "clb-a"), ("act 2", "jitter", "clb-b")):
@@ -126,6 +139,8 @@ def _tell(lab: Lab, screen: Screen, deadline: Deadline, report: dict[str, Any], 
             if not act.finished():
                 screen.note(f"{name} did not come to its end in time")
         report |= _totals(observer)
+        if lab.simulated:
+            report["fabric"] = launch.state(lab.run)
 
 
 def _wait_probes(lab: Lab, observer: observe.Observer, screen: Screen, seconds: float) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from lab import processes, region
+from lab.fabric import launch
 from lab.region import Lab
 from lab.state import BadInput, LabError, Recorded, append_line, read_lines
 
@@ -29,6 +30,8 @@ class Fault:
 
 def kill(lab: Lab, node: str, options: dict[str, Any]) -> list[str]:
     """SIGKILL the node's process; its speaker lives and must notice."""
+    if lab.simulated:
+        return _order(lab, "kill", [node])
     os.kill(_process(lab, node).pid, signal.SIGKILL)
     return [node]
 
@@ -39,6 +42,8 @@ def kill_cluster(lab: Lab, cluster: str, options: dict[str, Any]) -> list[str]:
     if not nodes:
         names = ", ".join(c.name for c in lab.topology.fleet.clusters)
         raise BadInput(f"cluster: expected one of {names}, got {cluster!r}")
+    if lab.simulated:
+        return _order(lab, "kill", nodes)
     pids = [_process(lab, n).pid for n in nodes]
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
@@ -47,18 +52,24 @@ def kill_cluster(lab: Lab, cluster: str, options: dict[str, Any]) -> list[str]:
 
 def freeze(lab: Lab, node: str, options: dict[str, Any]) -> list[str]:
     """SIGSTOP the node's process: it hangs, its sockets stay open."""
+    if lab.simulated:
+        return _order(lab, "freeze", [node])
     os.kill(_process(lab, node).pid, signal.SIGSTOP)
     return [node]
 
 
 def thaw(lab: Lab, node: str, options: dict[str, Any]) -> list[str]:
     """SIGCONT the node's process."""
+    if lab.simulated:
+        return _order(lab, "thaw", [node])
     os.kill(_process(lab, node).pid, signal.SIGCONT)
     return [node]
 
 
 def restart(lab: Lab, node: str, options: dict[str, Any]) -> list[str]:
     """Start the process of a dead node again."""
+    if lab.simulated:
+        return _order(lab, "restart", [node])
     region.start_nodes(lab.run, lab.topology, [_known(lab, node)])
     return [node]
 
@@ -127,6 +138,11 @@ def make(lab: Lab, name: str, target: str, **options: Any) -> Fault:
 def made(lab: Lab) -> list[Fault]:
     """Every fault of this run, oldest first."""
     return [Fault(**entry) for entry in read_lines(lab.run.faults)]
+
+
+def _order(lab: Lab, kind: str, nodes: list[str]) -> list[str]:
+    launch.order(lab.run, kind, nodes)
+    return nodes
 
 
 def _known(lab: Lab, node: str) -> str:

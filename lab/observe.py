@@ -146,7 +146,7 @@ def status(lab: Lab) -> dict[str, Any]:
             "addresses": lab.addresses,
             "processes": region.process_list(lab.run),
             "nodes": observer.nodes(),
-            "routes": {side: region.router_routes(lab.topology, side) for side in ("edge", "fabric")},
+            "routes": {side: region.router_routes(lab, side) for side in ("edge", "fabric")},
             "open_incidents": None if incidents is None else [i for i in incidents if i.get("state") != "closed"],
             "migrations": observer.migrations(),
             "recent_requests": {

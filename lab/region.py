@@ -16,7 +16,10 @@ from typing import Any
 import httpx
 
 from lab import documents, namespaces, processes
+from lab.fabric import launch
 from lab.state import (
+    FABRIC_MODE,
+    NAMESPACES,
     BadInput,
     LabError,
     Recorded,
@@ -51,6 +54,12 @@ class Lab:
     run: Run
     topology: Topology
     addresses: dict[str, str]
+    mode: str = NAMESPACES
+
+    @property
+    def simulated(self) -> bool:
+        """Whether nodes, routers, links, hosts and probers live in the fabric's process."""
+        return self.mode == FABRIC_MODE
 
 
 def topology_of(state: State) -> Topology:
@@ -63,7 +72,7 @@ def find(run: Run) -> Lab | None:
     state = read_state(run)
     if state is None or state.phase != "up" or state.machine_boot != machine_boot():
         return None
-    return Lab(run, topology_of(state), state.addresses)
+    return Lab(run, topology_of(state), state.addresses, state.mode)
 
 
 def need(run: Run) -> Lab:
@@ -80,20 +89,23 @@ def up(
     report: Report = quiet,
     parts: Sequence[str] = ALL_PARTS,
     fresh: bool = False,
+    mode: str = NAMESPACES,
 ) -> tuple[Lab, bool]:
     """Bring the region up; the lab, and whether it was made now (False: it was up already).
+
+    `mode`: real namespaces (needs root) or the in-process fabric.
 
     Leftovers of an earlier run that is not wholly up are removed first; so is a whole one with `fresh`.
     LabError when something does not start; what was made until then is taken down again.
     """
-    why_not = namespaces.supported()
+    why_not = namespaces.supported() if mode == NAMESPACES else None
     if why_not:
         raise LabError(why_not)
     with locked(run):
         found = None if fresh else find(run)
         if found is not None:
             dead = [p.name for p in recorded(run).values() if not alive(p)]
-            if len(namespaces.existing(topology.prefix)) >= len(found.topology.namespaces):
+            if found.simulated or len(namespaces.existing(topology.prefix)) >= len(found.topology.namespaces):
                 report(f"up already{f', but not running: {chr(44).join(dead)}' if dead else ''}", 1, 1)
                 return found, False
         _clear(run, topology.prefix, report)
@@ -108,15 +120,16 @@ def up(
             {},
             topology.probe_period_s,
             topology.probe_timeout_s,
+            mode,
         )
         state.write(run)
         try:
-            addresses = _make(run, topology, report, parts)
+            addresses = _make(run, topology, report, parts, mode)
         except BaseException:
             _clear(run, topology.prefix, quiet, keep_logs=True)
             raise
         State(**(asdict(state) | {"phase": "up", "addresses": addresses})).write(run)
-        return Lab(run, topology, addresses), True
+        return Lab(run, topology, addresses, mode), True
 
 
 def down(run: Run, report: Report = quiet, prefix: str | None = None) -> dict[str, Any]:
@@ -136,7 +149,8 @@ def _clear(run: Run, prefix: str, report: Report, keep_logs: bool = False) -> di
     killed = stop(sorted(pids))
     later = stop(marked(run), 1.0)
     report("ending processes", 1, 1)
-    names = namespaces.destroy(prefix)
+    # Without root none can be ours.
+    names = namespaces.destroy(prefix) if os.geteuid() == 0 else []
     left = marked(run)
     if left:
         raise LabError(f"processes {left} could not be ended")
@@ -148,13 +162,18 @@ def _clear(run: Run, prefix: str, report: Report, keep_logs: bool = False) -> di
     return {"processes": len(pids), "killed": len(killed) + len(later), "namespaces": len(names)}
 
 
-def _make(run: Run, topology: Topology, report: Report, parts: Sequence[str]) -> dict[str, str]:
+def _make(run: Run, topology: Topology, report: Report, parts: Sequence[str], mode: str) -> dict[str, str]:
     places = documents.Places(_ports())
     keys = documents.Secrets(secrets.token_hex(16), secrets.token_hex(16), secrets.token_hex(16))
-    report("namespaces", 0, len(topology.namespaces))
-    namespaces.create(topology)
-    report("namespaces", len(topology.namespaces), len(topology.namespaces))
-    for path, text in documents.files(topology, run, places, keys).items():
+    if mode == NAMESPACES:
+        report("namespaces", 0, len(topology.namespaces))
+        namespaces.create(topology)
+        report("namespaces", len(topology.namespaces), len(topology.namespaces))
+    files = documents.files(topology, run, places, keys)
+    if mode == FABRIC_MODE:
+        simulated = launch.settings(topology, run, documents.TAP_CAPACITY)
+        files[run.part(launch.NAME) / "fabric.toml"] = documents.toml(simulated)
+    for path, text in files.items():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(path, text)
     write_atomically(run.root / "secrets.json", json.dumps(asdict(keys)))
@@ -168,6 +187,11 @@ def _make(run: Run, topology: Topology, report: Report, parts: Sequence[str]) ->
         "analyzer": lambda: _analyzer(run, places, report),
         "traffic": lambda: start_traffic(run, topology, report),
     }
+    if mode == FABRIC_MODE:
+        # One process holds the nodes, and the routers, real servers and probers that they need.
+        steps |= dict.fromkeys(("routers", "servers", "probers"), lambda: None)
+        steps["nodes"] = lambda: _fabric(run, topology, report)
+        steps["traffic"] = lambda: start_simulated_traffic(run)
     for name in ALL_PARTS:
         if name in parts:
             steps[name]()
@@ -234,6 +258,12 @@ def start_nodes(run: Run, topology: Topology, names: Sequence[str], report: Repo
             processes.start(run, speaker, "speaker", command, namespace)
         conditions[speaker] = (place / "speaker.json").exists
     processes.wait_all(conditions, run, 90, lambda done, total: report("nodes and speakers", done, total), 0.25)
+
+
+def _fabric(run: Run, topology: Topology, report: Report) -> None:
+    launch.start(run)
+    conditions = launch.ready(run, topology.nodes)
+    processes.wait_all(conditions, run, 60, lambda done, total: report("simulated nodes", done, total))
 
 
 def _answers(url: str, uds: Path | None = None) -> Callable[[], bool]:
@@ -307,6 +337,11 @@ def start_traffic(run: Run, topology: Topology, report: Report = quiet, rate: fl
     processes.wait_all(conditions, run, 20, lambda d, t: report("traffic", d, t))
 
 
+def start_simulated_traffic(run: Run, rate: float = 10.0, kept: int = 20) -> None:
+    """Let the fabric's HTTP clients begin; those that have begun go on."""
+    launch.ask(run, rate, kept)
+
+
 def named_size(name: str) -> Size:
     """A size by name; LabError naming the ones there are."""
     if name not in SIZES:
@@ -314,8 +349,11 @@ def named_size(name: str) -> Size:
     return SIZES[name]
 
 
-def router_routes(topology: Topology, side: str) -> int:
-    """How many announced prefixes stand in a router's kernel."""
+def router_routes(lab: Lab, side: str) -> int:
+    """How many announced prefixes stand in a router's kernel (the fabric's: in the simulated router)."""
+    topology = lab.topology
+    if lab.simulated:
+        return int(launch.state(lab.run)["routes"][side])
     count = 0
     for family in ("-4", "-6"):
         command = ["ip", "-n", topology.namespace(side), family, "-j", "route", "show", "proto", "bird"]

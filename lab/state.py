@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_RUN = Path("/run/tgw-lab")
+# How a region runs: real namespaces, or the in-process fabric of a machine without root.
+NAMESPACES, FABRIC_MODE = "namespaces", "fabric"
 MARK = "TGW_LAB_RUN"
 PROC = Path("/proc")
 
@@ -40,8 +43,14 @@ class Run:
 
     @classmethod
     def default(cls) -> Run:
-        """TGW_RUN, or /run/tgw-lab."""
-        return cls(Path(os.environ.get("TGW_RUN") or DEFAULT_RUN).absolute())
+        """TGW_RUN, or /run/tgw-lab; without root a directory of this user."""
+        named = os.environ.get("TGW_RUN")
+        if named or os.geteuid() == 0:
+            return cls(Path(named or DEFAULT_RUN).absolute())
+        own = os.environ.get("XDG_RUNTIME_DIR")
+        if own and os.access(own, os.W_OK):
+            return cls(Path(own).absolute() / "tgw-lab")
+        return cls(Path(tempfile.gettempdir()).absolute() / f"tgw-lab-{os.geteuid()}")
 
     @property
     def state(self) -> Path:
@@ -135,6 +144,7 @@ class State:
     addresses: dict[str, str] = field(default_factory=dict)
     probe_period_s: float = 5.0
     probe_timeout_s: float = 2.0
+    mode: str = NAMESPACES
 
     def write(self, run: Run) -> None:
         """Replace state.json whole."""

@@ -208,6 +208,7 @@ class Process:
             "simulated": True,
             "now_ns": self._fabric.now,
             "nodes": {name: node.life.value for name, node in self._region.nodes.items()},
+            "routes": {"edge": len(self._region.edge), "fabric": len(self._region.fabric_router)},
             "asking": self._asking,
             "frames": {
                 "originated": account.originated,

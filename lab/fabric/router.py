@@ -56,6 +56,10 @@ class Router:
         self._rebuild()
         return True
 
+    def __len__(self) -> int:
+        """How many prefixes it has a path to."""
+        return sum(len(networks) for table in self._table.values() for _, networks in table)
+
     def announced(self, owner: str) -> list[str]:
         """What an owner announces now."""
         return sorted(str(n) for n in self._announced.get(owner, (0, frozenset()))[1])

@@ -199,9 +199,9 @@ def test_tables_are_applied_whole_or_not_at_all() -> None:
     assert host.epoch == world.epoch
     with pytest.raises(Stale):
         ld.apply(good["ld-a1"] | {"epoch": world.epoch - 1})
+    broken = good["ld-a1"] | {"epoch": 9}
+    broken["clb"] = broken["clb"] | {"vips": [broken["clb"]["vips"][0] | {"address": "nonsense"}]}
     with pytest.raises(ValueError, match=r"vips\[0\]|address"):
-        broken = good["ld-a1"] | {"epoch": 9}
-        broken["clb"] = broken["clb"] | {"vips": [broken["clb"]["vips"][0] | {"address": "nonsense"}]}
         ld.apply(broken)
     assert ld.epoch == world.epoch
     assert len(world.region.fabric_router.announced("ld-a1")) == 1 + len(world.topology.fleet.vips)
