@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from datetime import UTC, datetime
+from enum import IntEnum
 
 import pyarrow as pa
 from hypothesis import given
@@ -25,9 +26,9 @@ def record(layout: struct.Struct) -> st.SearchStrategy[bytes]:
     return st.tuples(*(BY_CODE.get(c, ADDRESS) for c in codes)).map(lambda values: layout.pack(*values))
 
 
-def word(words: type, number: int, lower: bool = True) -> str:
+def word(words: type[IntEnum], number: int, lower: bool = True) -> str:
     try:
-        name = words(number).name
+        name = str(words(number).name)
     except ValueError:
         return f"unknown-{number}" if number else ""
     return name.lower() if lower else name
@@ -38,7 +39,7 @@ def tables(segments: list[Segment], raw: bytes) -> dict[str, pa.Table]:
 
 
 def times(table: pa.Table, name: str) -> list[int]:
-    return table[name].cast(pa.int64()).to_pylist()
+    return list(table[name].cast(pa.int64()).to_pylist())
 
 
 @given(st.lists(record(records.POINT_STRUCT), min_size=1, max_size=8), st.integers(0, 8))
@@ -84,7 +85,8 @@ def test_probes(raws: list[bytes]) -> None:
 
 
 def test_both_kinds_in_one_batch_do_not_mix() -> None:
-    point = PointRecord(1, 2, 3, 1, 1, 0, 1, 4, 6, 2, 1, *[bytes(16)] * 2, 1, 2, 3, *[bytes(16)] * 2, 4, 5, 6, 7, 8, 9)
+    none = bytes(16)
+    point = PointRecord(1, 2, 3, 1, 1, 0, 1, 4, 6, 2, 1, none, none, 1, 2, 3, none, none, 4, 5, 6, 7, 8, 9)
     probe = ProbeRecord(11, 12, 13, 1, 4, 6, 0, 14, bytes(16), bytes(16), 1, 2, 3, 15, 16, 17)
     segments = [
         Segment("p1", "cc", 0, 0, records.PROBE_KIND, 11, 1, 1),
