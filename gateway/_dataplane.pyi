@@ -44,7 +44,7 @@ class Pipeline:
 
     def process(self, frames: Sequence[tuple[int, bytes]], now_ns: int) -> list[tuple[int, bytes]]:
         """Take (port, frame) pairs in at `now_ns` (ns since 1970); the (port, frame) pairs that come out, held frames
-        that are due among them. Frames beyond 2048 bytes are cut, as a packet socket cuts them.
+        that are due among them. Frames beyond 1920 bytes are cut, as a packet socket cuts them.
         """
 
     def take_records(self) -> bytes:

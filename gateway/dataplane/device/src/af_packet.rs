@@ -45,70 +45,27 @@ impl AfPacket {
     /// Open `interface` as `port`. `DeviceError` when there is no such interface or no right to open it; an interface
     /// that is only down is no error.
     pub fn open(port: u16, interface: &str, receive: Receive) -> Result<Self, DeviceError> {
-        let index = sys::interface_index(interface)
-            .map_err(DeviceError::new(interface, "find the interface"))?;
-        let socket =
-            sys::packet_socket().map_err(DeviceError::new(interface, "open a packet socket"))?;
+        let index = sys::interface_index(interface).map_err(DeviceError::new(interface, "find the interface"))?;
+        let socket = sys::packet_socket().map_err(DeviceError::new(interface, "open a packet socket"))?;
         let fd = socket.as_raw_fd();
         let set = |level, option, value, doing| {
             sys::set_option(fd, level, option, value).map_err(DeviceError::new(interface, doing))
         };
-        set(
-            libc::SOL_PACKET,
-            libc::PACKET_IGNORE_OUTGOING,
-            1,
-            "ignore outgoing frames",
-        )?;
+        set(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1, "ignore outgoing frames")?;
         // The FORCE variants go past the system's limit and need CAP_NET_ADMIN; without it, take what the limit gives.
-        if set(
-            libc::SOL_SOCKET,
-            libc::SO_RCVBUFFORCE,
-            RECEIVE_QUEUE,
-            "size the receive queue",
-        )
-        .is_err()
-        {
-            set(
-                libc::SOL_SOCKET,
-                libc::SO_RCVBUF,
-                RECEIVE_QUEUE,
-                "size the receive queue",
-            )?;
+        if set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_QUEUE, "size the receive queue").is_err() {
+            set(libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_QUEUE, "size the receive queue")?;
         }
-        if set(
-            libc::SOL_SOCKET,
-            libc::SO_SNDBUFFORCE,
-            SEND_QUEUE,
-            "size the send queue",
-        )
-        .is_err()
-        {
-            set(
-                libc::SOL_SOCKET,
-                libc::SO_SNDBUF,
-                SEND_QUEUE,
-                "size the send queue",
-            )?;
+        if set(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SEND_QUEUE, "size the send queue").is_err() {
+            set(libc::SOL_SOCKET, libc::SO_SNDBUF, SEND_QUEUE, "size the send queue")?;
         }
         let hear = receive != Receive::Nothing;
         sys::bind(fd, index, hear).map_err(DeviceError::new(interface, "bind to the interface"))?;
         if let Receive::Shared { group } = receive {
             let argument = i32::from(group) | ((libc::PACKET_FANOUT_HASH as i32) << 16);
-            set(
-                libc::SOL_PACKET,
-                libc::PACKET_FANOUT,
-                argument,
-                "share the interface between workers",
-            )?;
+            set(libc::SOL_PACKET, libc::PACKET_FANOUT, argument, "share the interface between workers")?;
         }
-        Ok(Self {
-            port,
-            interface: interface.to_owned(),
-            receive,
-            socket,
-            lengths: [0; BATCH],
-            retry_at: None,
-        })
+        Ok(Self { port, interface: interface.to_owned(), receive, socket, lengths: [0; BATCH], retry_at: None })
     }
 
     /// The link failed. A link that comes up again goes on by itself; an interface that was made anew must be bound
@@ -124,13 +81,8 @@ impl AfPacket {
         if self.retry_at.is_some_and(|at| now >= at) {
             let rebound = match self.receive {
                 Receive::Shared { .. } => Ok(()),
-                _ => sys::interface_index(&self.interface).and_then(|index| {
-                    sys::bind(
-                        self.socket.as_raw_fd(),
-                        index,
-                        self.receive != Receive::Nothing,
-                    )
-                }),
+                _ => sys::interface_index(&self.interface)
+                    .and_then(|index| sys::bind(self.socket.as_raw_fd(), index, self.receive != Receive::Nothing)),
             };
             self.retry_at = rebound.is_err().then_some(now.saturating_add(RETRY_NS));
         }
@@ -154,11 +106,7 @@ impl Device for AfPacket {
             for (buffer, frame) in buffers.iter_mut().zip(frames.iter_mut()) {
                 *buffer = frame.writable_tail();
             }
-            sys::receive(
-                self.socket.as_raw_fd(),
-                &mut buffers[..room],
-                &mut self.lengths,
-            )
+            sys::receive(self.socket.as_raw_fd(), &mut buffers[..room], &mut self.lengths)
         };
         match result {
             Ok(count) => {
@@ -170,10 +118,7 @@ impl Device for AfPacket {
                 count
             }
             Err(error) => {
-                if !matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                ) {
+                if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
                     self.failed(now);
                 }
                 0

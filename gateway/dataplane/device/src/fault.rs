@@ -48,13 +48,7 @@ impl<D: Device> Faulty<D> {
     /// Decorate `inner`.
     #[must_use]
     pub fn new(inner: D, plan: Plan, seed: u64) -> Self {
-        Self {
-            inner,
-            plan,
-            random: Random(seed),
-            held: VecDeque::new(),
-            done: Done::default(),
-        }
+        Self { inner, plan, random: Random(seed), held: VecDeque::new(), done: Done::default() }
     }
 
     /// What was done so far.
@@ -109,10 +103,7 @@ impl<D: Device> Device for Faulty<D> {
                 self.done.duplicated += 1;
             }
             if self.random.chance(plan.delay) {
-                self.held.push_back((
-                    now.saturating_add(plan.delay_ns),
-                    frames[at].bytes().to_vec(),
-                ));
+                self.held.push_back((now.saturating_add(plan.delay_ns), frames[at].bytes().to_vec()));
                 self.done.delayed += 1;
                 continue;
             }

@@ -58,15 +58,8 @@ pub struct DeviceError {
 }
 
 impl DeviceError {
-    pub(crate) fn new<'a>(
-        name: &'a str,
-        doing: &'static str,
-    ) -> impl FnOnce(io::Error) -> Self + 'a {
-        move |source| Self {
-            name: name.to_owned(),
-            doing,
-            source,
-        }
+    pub(crate) fn new<'a>(name: &'a str, doing: &'static str) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self { name: name.to_owned(), doing, source }
     }
 }
 

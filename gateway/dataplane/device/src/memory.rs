@@ -32,19 +32,8 @@ impl Memory {
     /// A device for `port` and the wire to its far end; each direction holds at most `room` frames.
     #[must_use]
     pub fn new(port: u16, room: usize) -> (Self, Wire) {
-        let wire = Wire {
-            queues: Arc::new(Mutex::new(Queues {
-                room,
-                ..Queues::default()
-            })),
-        };
-        (
-            Self {
-                port,
-                wire: wire.clone(),
-            },
-            wire,
-        )
+        let wire = Wire { queues: Arc::new(Mutex::new(Queues { room, ..Queues::default() })) };
+        (Self { port, wire: wire.clone() }, wire)
     }
 }
 

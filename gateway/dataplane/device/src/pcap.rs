@@ -28,8 +28,7 @@ impl PcapReader {
         let file = File::open(path).map_err(DeviceError::new(&name, "open"))?;
         let mut file = BufReader::new(file);
         let mut head = [0u8; 24];
-        file.read_exact(&mut head)
-            .map_err(DeviceError::new(&name, "read the pcap header"))?;
+        file.read_exact(&mut head).map_err(DeviceError::new(&name, "read the pcap header"))?;
         let magic = word(&head, 0, false);
         let (swapped, nanos_per_tick) = match (magic, magic.swap_bytes()) {
             (MAGIC_US, _) => (false, 1000),
@@ -43,15 +42,9 @@ impl PcapReader {
             }
         };
         if word(&head, 20, swapped) != LINKTYPE_ETHERNET {
-            return Err(DeviceError::new(&name, "read the pcap header")(invalid(
-                "link type is not Ethernet (1)",
-            )));
+            return Err(DeviceError::new(&name, "read the pcap header")(invalid("link type is not Ethernet (1)")));
         }
-        Ok(Self {
-            file,
-            swapped,
-            nanos_per_tick,
-        })
+        Ok(Self { file, swapped, nanos_per_tick })
     }
 
     /// The next frame and its time, `None` at the end. An error when the file is cut off or contradicts itself.
@@ -70,10 +63,7 @@ impl PcapReader {
         }
         let mut bytes = vec![0u8; length as usize];
         self.file.read_exact(&mut bytes)?;
-        Ok(Some((
-            seconds * 1_000_000_000 + ticks * self.nanos_per_tick,
-            bytes,
-        )))
+        Ok(Some((seconds * 1_000_000_000 + ticks * self.nanos_per_tick, bytes)))
     }
 }
 
@@ -94,17 +84,13 @@ impl PcapWriter {
         head[6..8].copy_from_slice(&4u16.to_le_bytes());
         head[16..20].copy_from_slice(&SNAP.to_le_bytes());
         head[20..24].copy_from_slice(&LINKTYPE_ETHERNET.to_le_bytes());
-        file.write_all(&head)
-            .map_err(DeviceError::new(&name, "write"))?;
+        file.write_all(&head).map_err(DeviceError::new(&name, "write"))?;
         Ok(Self { file })
     }
 
     /// Append a frame that was seen at `at`.
     pub fn write(&mut self, at: Nanos, bytes: &[u8]) -> io::Result<()> {
-        let length = u32::try_from(bytes.len())
-            .ok()
-            .filter(|n| *n <= SNAP)
-            .ok_or_else(|| invalid("frame too long"))?;
+        let length = u32::try_from(bytes.len()).ok().filter(|n| *n <= SNAP).ok_or_else(|| invalid("frame too long"))?;
         let seconds = u32::try_from(at / 1_000_000_000).map_err(|_| invalid("time past 2106"))?;
         let nanos = (at % 1_000_000_000) as u32;
         for value in [seconds, nanos, length, length] {
@@ -131,12 +117,7 @@ impl Pcap {
     /// A device for `port`; without a source nothing comes in, without a sink whatever is sent is refused.
     #[must_use]
     pub fn new(port: u16, source: Option<PcapReader>, sink: Option<PcapWriter>) -> Self {
-        Self {
-            port,
-            source,
-            sink,
-            lost: 0,
-        }
+        Self { port, source, sink, lost: 0 }
     }
 
     /// Everything sent reaches the file.
@@ -159,9 +140,7 @@ impl Device for Pcap {
         let mut filled = 0;
         while filled < frames.len() {
             match self.source.as_mut().map(PcapReader::next_frame) {
-                Some(Ok(Some((_, bytes)))) if frames[filled].load(self.port, now, &bytes) => {
-                    filled += 1
-                }
+                Some(Ok(Some((_, bytes)))) if frames[filled].load(self.port, now, &bytes) => filled += 1,
                 Some(Ok(Some(_))) => self.lost += 1,
                 Some(Ok(None) | Err(_)) | None => {
                     self.source = None; // the end, or a file that cannot be read on
@@ -174,10 +153,7 @@ impl Device for Pcap {
 
     fn send(&mut self, now: Nanos, frames: &[Frame], chosen: &[usize], refused: &mut Vec<usize>) {
         for &index in chosen {
-            let taken = self
-                .sink
-                .as_mut()
-                .is_some_and(|sink| sink.write(now, frames[index].bytes()).is_ok());
+            let taken = self.sink.as_mut().is_some_and(|sink| sink.write(now, frames[index].bytes()).is_ok());
             if !taken {
                 refused.push(index);
             }
@@ -190,12 +166,7 @@ impl Device for Pcap {
 }
 
 fn word(bytes: &[u8], offset: usize, swapped: bool) -> u32 {
-    let raw = [
-        bytes[offset],
-        bytes[offset + 1],
-        bytes[offset + 2],
-        bytes[offset + 3],
-    ];
+    let raw = [bytes[offset], bytes[offset + 1], bytes[offset + 2], bytes[offset + 3]];
     let value = u32::from_le_bytes(raw);
     if swapped {
         value.swap_bytes()

@@ -33,19 +33,8 @@ impl Poller {
     pub fn new(descriptors: impl IntoIterator<Item = RawFd>) -> io::Result<Self> {
         let event = File::from(sys::event()?);
         let all = std::iter::once(event.as_raw_fd()).chain(descriptors);
-        let watched = all
-            .map(|fd| libc::pollfd {
-                fd,
-                events: libc::POLLIN,
-                revents: 0,
-            })
-            .collect();
-        Ok(Self {
-            waker: Waker {
-                event: Arc::new(event),
-            },
-            watched,
-        })
+        let watched = all.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
+        Ok(Self { waker: Waker { event: Arc::new(event) }, watched })
     }
 
     /// A handle to end this poller's sleep.

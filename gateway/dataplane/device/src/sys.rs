@@ -12,13 +12,7 @@ use crate::BATCH;
 /// A raw packet socket in non-blocking mode that is bound to nothing yet. `libc::EPERM` without CAP_NET_RAW.
 pub(crate) fn packet_socket() -> io::Result<OwnedFd> {
     // SAFETY: no pointers. Protocol 0: it hears nothing until it is bound.
-    let fd = unsafe {
-        libc::socket(
-            libc::AF_PACKET,
-            libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
-            0,
-        )
-    };
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) };
     owned(fd)
 }
 
@@ -27,20 +21,10 @@ pub(crate) fn bind(fd: RawFd, interface: u32, hear: bool) -> io::Result<()> {
     // SAFETY: sockaddr_ll is a C struct of integers, for which zero bytes are a value.
     let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = if hear {
-        (libc::ETH_P_ALL as u16).to_be()
-    } else {
-        0
-    };
+    address.sll_protocol = if hear { (libc::ETH_P_ALL as u16).to_be() } else { 0 };
     address.sll_ifindex = interface as libc::c_int;
     // SAFETY: the pointer is to `address`, alive for the call, and the length is its size.
-    let status = unsafe {
-        libc::bind(
-            fd,
-            (&raw const address).cast(),
-            size_of_val(&address) as libc::socklen_t,
-        )
-    };
+    let status = unsafe { libc::bind(fd, (&raw const address).cast(), size_of_val(&address) as libc::socklen_t) };
     done(status)
 }
 
@@ -55,21 +39,10 @@ pub(crate) fn interface_index(name: &str) -> io::Result<u32> {
 }
 
 /// Set an integer option of a socket.
-pub(crate) fn set_option(
-    fd: RawFd,
-    level: libc::c_int,
-    option: libc::c_int,
-    value: libc::c_int,
-) -> io::Result<()> {
+pub(crate) fn set_option(fd: RawFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the pointer is to `value`, alive for the call, and the length is its size.
     let status = unsafe {
-        libc::setsockopt(
-            fd,
-            level,
-            option,
-            (&raw const value).cast(),
-            size_of_val(&value) as libc::socklen_t,
-        )
+        libc::setsockopt(fd, level, option, (&raw const value).cast(), size_of_val(&value) as libc::socklen_t)
     };
     done(status)
 }
@@ -81,46 +54,26 @@ pub(crate) fn take_drops(fd: RawFd) -> io::Result<u64> {
     let mut length = size_of_val(&stats) as libc::socklen_t;
     // SAFETY: both pointers are to locals alive for the call, and `length` is the size of the first.
     let status = unsafe {
-        libc::getsockopt(
-            fd,
-            libc::SOL_PACKET,
-            libc::PACKET_STATISTICS,
-            (&raw mut stats).cast(),
-            &raw mut length,
-        )
+        libc::getsockopt(fd, libc::SOL_PACKET, libc::PACKET_STATISTICS, (&raw mut stats).cast(), &raw mut length)
     };
     done(status).map(|()| u64::from(stats.tp_drops))
 }
 
 /// Receive at most `BATCH` frames at once into `buffers`; their lengths go to `lengths`, cut to the buffer's size.
 /// Returns how many; `WouldBlock` when none waits.
-pub(crate) fn receive(
-    fd: RawFd,
-    buffers: &mut [&mut [u8]],
-    lengths: &mut [usize; BATCH],
-) -> io::Result<usize> {
+pub(crate) fn receive(fd: RawFd, buffers: &mut [&mut [u8]], lengths: &mut [usize; BATCH]) -> io::Result<usize> {
     // SAFETY: iovec and mmsghdr are C structs of integers and pointers, for which zero bytes are a value.
-    let (mut vectors, mut messages): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) =
-        unsafe { mem::zeroed() };
+    let (mut vectors, mut messages): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) = unsafe { mem::zeroed() };
     let count = buffers.len().min(BATCH);
     for ((buffer, vector), message) in buffers.iter_mut().zip(&mut vectors).zip(&mut messages) {
-        *vector = libc::iovec {
-            iov_base: buffer.as_mut_ptr().cast(),
-            iov_len: buffer.len(),
-        };
+        *vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
         message.msg_hdr.msg_iov = vector;
         message.msg_hdr.msg_iovlen = 1;
     }
     // SAFETY: the first `count` messages point to vectors, and these to buffers, that are borrowed or owned by this
     // function until it returns; the kernel writes within iov_len. No time-out is passed.
     let got = unsafe {
-        libc::recvmmsg(
-            fd,
-            messages.as_mut_ptr(),
-            count as libc::c_uint,
-            libc::MSG_DONTWAIT,
-            std::ptr::null_mut(),
-        )
+        libc::recvmmsg(fd, messages.as_mut_ptr(), count as libc::c_uint, libc::MSG_DONTWAIT, std::ptr::null_mut())
     };
     let got = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
     for ((length, message), vector) in lengths.iter_mut().zip(&messages).zip(&vectors).take(got) {
@@ -132,27 +85,16 @@ pub(crate) fn receive(
 /// Send the first of `frames`, at most `BATCH`, at once. Returns how many went, at least one; the error is the first's.
 pub(crate) fn send(fd: RawFd, frames: &[&[u8]]) -> io::Result<usize> {
     // SAFETY: as in `receive`.
-    let (mut vectors, mut messages): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) =
-        unsafe { mem::zeroed() };
+    let (mut vectors, mut messages): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) = unsafe { mem::zeroed() };
     let count = frames.len().min(BATCH);
     for ((frame, vector), message) in frames.iter().zip(&mut vectors).zip(&mut messages) {
         // The kernel only reads through this pointer: sendmsg shares its struct with recvmsg, hence the cast.
-        *vector = libc::iovec {
-            iov_base: frame.as_ptr().cast_mut().cast(),
-            iov_len: frame.len(),
-        };
+        *vector = libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() };
         message.msg_hdr.msg_iov = vector;
         message.msg_hdr.msg_iovlen = 1;
     }
     // SAFETY: the first `count` messages point to vectors, and these to frames, that live until this function returns.
-    let sent = unsafe {
-        libc::sendmmsg(
-            fd,
-            messages.as_mut_ptr(),
-            count as libc::c_uint,
-            libc::MSG_DONTWAIT,
-        )
-    };
+    let sent = unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), count as libc::c_uint, libc::MSG_DONTWAIT) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
@@ -165,13 +107,7 @@ pub(crate) fn event() -> io::Result<OwnedFd> {
 /// Wait until one of the descriptors is readable (or in error), at most `timeout_ms`; which of them are.
 pub(crate) fn poll(descriptors: &mut [libc::pollfd], timeout_ms: libc::c_int) -> io::Result<usize> {
     // SAFETY: pointer and length are those of the borrowed slice.
-    let ready = unsafe {
-        libc::poll(
-            descriptors.as_mut_ptr(),
-            descriptors.len() as libc::nfds_t,
-            timeout_ms,
-        )
-    };
+    let ready = unsafe { libc::poll(descriptors.as_mut_ptr(), descriptors.len() as libc::nfds_t, timeout_ms) };
     usize::try_from(ready).map_err(|_| io::Error::last_os_error())
 }
 
@@ -182,13 +118,7 @@ pub(crate) fn take_error(fd: &OwnedFd) {
     // SAFETY: both pointers are to locals alive for the call, and `length` is the size of the first. The value is of no
     // interest: the caller asks because it has an error already.
     let _ = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ERROR,
-            (&raw mut value).cast(),
-            &raw mut length,
-        )
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ERROR, (&raw mut value).cast(), &raw mut length)
     };
 }
 

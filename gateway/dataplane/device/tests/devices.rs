@@ -14,13 +14,8 @@ fn buffers() -> Vec<Frame> {
 fn receive(device: &mut dyn Device, now: u64) -> Vec<Vec<u8>> {
     let mut frames = buffers();
     let count = device.receive(now, &mut frames);
-    assert!(frames[..count]
-        .iter()
-        .all(|frame| frame.port == device.port() && frame.rx_ns == now));
-    frames[..count]
-        .iter()
-        .map(|frame| frame.bytes().to_vec())
-        .collect()
+    assert!(frames[..count].iter().all(|frame| frame.port == device.port() && frame.rx_ns == now));
+    frames[..count].iter().map(|frame| frame.bytes().to_vec()).collect()
 }
 
 fn some_frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
@@ -67,15 +62,9 @@ fn a_capture_reads_back_what_was_written() {
     device.flush().unwrap();
     assert!(refused.is_empty());
     let mut reader = PcapReader::open(&path).unwrap();
-    assert_eq!(
-        reader.next_frame().unwrap(),
-        Some((1_700_000_000_123_456_789, vec![0; 60]))
-    );
+    assert_eq!(reader.next_frame().unwrap(), Some((1_700_000_000_123_456_789, vec![0; 60])));
     let mut replay = Pcap::new(7, Some(PcapReader::open(&path).unwrap()), None);
-    assert_eq!(
-        receive(&mut replay, 9),
-        [vec![0u8; 60], vec![1; 61], vec![2; 62]]
-    );
+    assert_eq!(receive(&mut replay, 9), [vec![0u8; 60], vec![1; 61], vec![2; 62]]);
     assert!(receive(&mut replay, 10).is_empty());
     replay.send(1, &frames, &[5], &mut refused);
     assert_eq!(refused, [5], "no file to send to");
@@ -85,31 +74,19 @@ fn a_capture_reads_back_what_was_written() {
 fn a_capture_of_microseconds_in_the_other_byte_order() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("b.pcap");
-    let mut file = vec![
-        0xA1, 0xB2, 0xC3, 0xD4, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 0, 0, 0, 1,
-    ];
+    let mut file = vec![0xA1, 0xB2, 0xC3, 0xD4, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 0, 0, 0, 1];
     for word in [10u32, 20, 3, 3] {
         file.extend_from_slice(&word.to_be_bytes());
     }
     file.extend_from_slice(b"abc");
     std::fs::write(&path, &file).unwrap();
     let mut reader = PcapReader::open(&path).unwrap();
-    assert_eq!(
-        reader.next_frame().unwrap(),
-        Some((10_000_020_000, b"abc".to_vec()))
-    );
+    assert_eq!(reader.next_frame().unwrap(), Some((10_000_020_000, b"abc".to_vec())));
     assert_eq!(reader.next_frame().unwrap(), None);
     std::fs::write(&path, &file[..file.len() - 1]).unwrap();
-    assert!(
-        PcapReader::open(&path).unwrap().next_frame().is_err(),
-        "a frame that is cut off"
-    );
+    assert!(PcapReader::open(&path).unwrap().next_frame().is_err(), "a frame that is cut off");
     std::fs::write(&path, [0u8; 24]).unwrap();
-    assert!(PcapReader::open(&path)
-        .err()
-        .unwrap()
-        .to_string()
-        .contains("magic"));
+    assert!(PcapReader::open(&path).err().unwrap().to_string().contains("magic"));
 }
 
 fn through(plan: Plan, seed: u64) -> (Vec<Vec<u8>>, Done) {
@@ -130,26 +107,12 @@ fn faults_are_what_the_plan_says_and_repeat_themselves() {
     let clean = through(Plan::default(), 1);
     assert_eq!((clean.0.len(), clean.1), (2000, Done::default()));
 
-    let plan = Plan {
-        loss: 0.1,
-        duplicate: 0.05,
-        corrupt: 0.02,
-        delay: 0.03,
-        delay_ns: 5000,
-    };
+    let plan = Plan { loss: 0.1, duplicate: 0.05, corrupt: 0.02, delay: 0.03, delay_ns: 5000 };
     let (out, done) = through(plan, 1);
     assert_eq!(out.len() as u64, 2000 - done.lost + done.duplicated);
-    for (share, count) in [
-        (0.1, done.lost),
-        (0.05, done.duplicated),
-        (0.02, done.corrupted),
-        (0.03, done.delayed),
-    ] {
+    for (share, count) in [(0.1, done.lost), (0.05, done.duplicated), (0.02, done.corrupted), (0.03, done.delayed)] {
         let expected = 2000.0 * share;
-        assert!(
-            (count as f64 - expected).abs() < 0.5 * expected,
-            "{count} instead of {expected}"
-        );
+        assert!((count as f64 - expected).abs() < 0.5 * expected, "{count} instead of {expected}");
     }
     assert_eq!(through(plan, 1), (out, done));
     assert_ne!(through(plan, 2).1, done);
@@ -158,15 +121,7 @@ fn faults_are_what_the_plan_says_and_repeat_themselves() {
 #[test]
 fn a_delayed_frame_comes_late_and_not_before() {
     let (device, wire) = Memory::new(0, 100);
-    let mut faulty = Faulty::new(
-        device,
-        Plan {
-            delay: 1.0,
-            delay_ns: 50,
-            ..Plan::default()
-        },
-        3,
-    );
+    let mut faulty = Faulty::new(device, Plan { delay: 1.0, delay_ns: 50, ..Plan::default() }, 3);
     wire.put(&[1; 60]);
     assert!(receive(&mut faulty, 100).is_empty());
     assert!(receive(&mut faulty, 149).is_empty());

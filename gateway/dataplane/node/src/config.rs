@@ -71,13 +71,7 @@ fn ring_capacity() -> usize {
 
 /// What a wrong value gets: where it stands, what is expected there, what was found.
 pub(crate) fn problem(path: &str, expected: &str, found: impl ToString) -> ConfigError {
-    ConfigError {
-        problems: vec![Problem {
-            path: path.into(),
-            expected: expected.into(),
-            found: found.to_string(),
-        }],
-    }
+    ConfigError { problems: vec![Problem { path: path.into(), expected: expected.into(), found: found.to_string() }] }
 }
 
 /// Checked parts of a configuration.
@@ -90,31 +84,20 @@ pub(crate) struct Checked {
 impl Config {
     /// Read the JSON form. `ConfigError` names the place.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
-        serde_json::from_str(text)
-            .map_err(|error| problem("", "the configuration of a node", error))
+        serde_json::from_str(text).map_err(|error| problem("", "the configuration of a node", error))
     }
 
     pub(crate) fn check(&self) -> Result<Checked, ConfigError> {
         let role = role(&self.role)?;
-        let workers = self
-            .workers
-            .unwrap_or(if role == Role::Clb { 2 } else { 1 });
+        let workers = self.workers.unwrap_or(if role == Role::Clb { 2 } else { 1 });
         // Replies and requests of one connection come in by different interfaces, whose kernels' hashes do not agree:
         // several vSwitch workers would not find what another has learned.
         let most = if role == Role::Vswitch { 1 } else { 64 };
         if workers == 0 || workers > most {
-            return Err(problem(
-                "workers",
-                &format!("1 to {most} for the role {}", role.name()),
-                workers,
-            ));
+            return Err(problem("workers", &format!("1 to {most} for the role {}", role.name()), workers));
         }
         if !self.tap_capacity.is_power_of_two() || self.tap_capacity > 1 << 24 {
-            return Err(problem(
-                "tap_capacity",
-                "a power of two up to 2^24",
-                self.tap_capacity,
-            ));
+            return Err(problem("tap_capacity", "a power of two up to 2^24", self.tap_capacity));
         }
         if !(1..=1 << 16).contains(&self.ring_capacity) {
             return Err(problem("ring_capacity", "1 to 65536", self.ring_capacity));
@@ -123,22 +106,11 @@ impl Config {
             return Err(problem("flow_capacity", "1 to 2^28", self.flow_capacity));
         }
         for (at, port) in self.ports.iter().enumerate() {
-            if self.ports[..at]
-                .iter()
-                .any(|other| other.index == port.index)
-            {
-                return Err(problem(
-                    &format!("ports[{at}].index"),
-                    "a number used once",
-                    port.index,
-                ));
+            if self.ports[..at].iter().any(|other| other.index == port.index) {
+                return Err(problem(&format!("ports[{at}].index"), "a number used once", port.index));
             }
         }
-        Ok(Checked {
-            role,
-            boot_id: boot_id(&self.boot_id)?,
-            workers,
-        })
+        Ok(Checked { role, boot_id: boot_id(&self.boot_id)?, workers })
     }
 }
 

@@ -68,10 +68,7 @@ impl Control {
             return None;
         }
         *seen = generation;
-        Some(Orders {
-            tables: self.tables.load_full(),
-            faults: self.faults.load_full(),
-        })
+        Some(Orders { tables: self.tables.load_full(), faults: self.faults.load_full() })
     }
 
     /// Worker `slot` acts by generation `seen` from now on.

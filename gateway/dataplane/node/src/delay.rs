@@ -37,8 +37,7 @@ impl DelayLine {
         for at in 0..frames.len() {
             if dice.roll() {
                 let empty = self.spare.pop().unwrap_or_default();
-                self.held
-                    .push_back(std::mem::replace(&mut frames[at], empty));
+                self.held.push_back(std::mem::replace(&mut frames[at], empty));
             } else {
                 frames.swap(stay, at);
                 stay += 1;
@@ -68,9 +67,7 @@ impl DelayLine {
     /// When the next frame is due.
     pub(crate) fn due(&self) -> Option<Nanos> {
         let delay = self.setting.as_ref().map_or(0, |(delay, _)| *delay);
-        self.held
-            .front()
-            .map(|frame| frame.rx_ns.saturating_add(delay))
+        self.held.front().map(|frame| frame.rx_ns.saturating_add(delay))
     }
 
     fn give(&mut self, place: &mut Frame) -> usize {

@@ -28,16 +28,7 @@ pub(crate) fn way(capacity: usize) -> (Way, Inbox) {
     // Buffers in use: the ring's and one batch at either end. So the way back never overflows (and if it did, the
     // buffer would be freed and made anew).
     let (outbox, back) = ring(capacity + 2 * BATCH);
-    (
-        Way {
-            full: there,
-            empty: back,
-        },
-        Inbox {
-            full: inbox,
-            empty: outbox,
-        },
-    )
+    (Way { full: there, empty: back }, Inbox { full: inbox, empty: outbox })
 }
 
 impl Way {
@@ -60,9 +51,7 @@ impl Inbox {
         let mut filled = 0;
         while filled < frames.len() {
             let Some(frame) = self.full.pop() else { break };
-            let _ = self
-                .empty
-                .push(std::mem::replace(&mut frames[filled], frame));
+            let _ = self.empty.push(std::mem::replace(&mut frames[filled], frame));
             filled += 1;
         }
         filled
@@ -86,14 +75,7 @@ pub(crate) struct Dispatch {
 impl Dispatch {
     pub(crate) fn new(dispatcher: Dispatcher, tap: Writer, ways: Vec<Way>) -> Self {
         let touched = vec![false; ways.len()];
-        Self {
-            dispatcher,
-            tables: None,
-            ways,
-            touched,
-            beaten: Every::new(BEAT_NS),
-            tap,
-        }
+        Self { dispatcher, tables: None, ways, touched, beaten: Every::new(BEAT_NS), tap }
     }
 
     pub(crate) fn set_tables(&mut self, tables: Arc<Tables>) {
@@ -111,12 +93,7 @@ impl Dispatch {
     }
 
     /// Give each frame to its worker, or drop it as RING_FULL. `wake` is called once for each worker that got some.
-    pub(crate) fn process(
-        &mut self,
-        now: Nanos,
-        frames: &mut [Frame],
-        mut wake: impl FnMut(usize),
-    ) {
+    pub(crate) fn process(&mut self, now: Nanos, frames: &mut [Frame], mut wake: impl FnMut(usize)) {
         if frames.is_empty() {
             return;
         }
@@ -124,22 +101,13 @@ impl Dispatch {
         for frame in frames.iter_mut() {
             let length = frame.bytes().len() as u64;
             bytes += length;
-            let worker = self
-                .dispatcher
-                .classify(frame, self.ways.len())
-                .min(self.ways.len() - 1);
+            let worker = self.dispatcher.classify(frame, self.ways.len()).min(self.ways.len() - 1);
             if self.ways[worker].hand_over(frame) {
                 self.touched[worker] = true;
                 handed += 1;
                 handed_bytes += length;
             } else {
-                refuse(
-                    &mut self.tap,
-                    frame,
-                    Role::Clb,
-                    self.tables.as_deref(),
-                    DropReason::RingFull,
-                );
+                refuse(&mut self.tap, frame, Role::Clb, self.tables.as_deref(), DropReason::RingFull);
             }
         }
         self.tap.count(Counter::Batches, 1);

@@ -21,14 +21,7 @@ const SWEEP_NS: Nanos = 1_000_000_000;
 pub trait Outlet {
     /// Send the frames that `chosen` indexes out of `port`; append to `refused` those it does not take. False, and
     /// nothing sent, when there is no such port.
-    fn send(
-        &mut self,
-        now: Nanos,
-        port: u16,
-        frames: &[Frame],
-        chosen: &[usize],
-        refused: &mut Vec<usize>,
-    ) -> bool;
+    fn send(&mut self, now: Nanos, port: u16, frames: &[Frame], chosen: &[usize], refused: &mut Vec<usize>) -> bool;
 }
 
 /// A pipeline, its tap, and the tables both use.
@@ -66,11 +59,7 @@ impl Engine {
 
     /// Use other tables from the next batch on. The same ones again change nothing.
     pub fn set_tables(&mut self, tables: Arc<Tables>) {
-        if self
-            .tables
-            .as_ref()
-            .is_some_and(|old| Arc::ptr_eq(old, &tables))
-        {
+        if self.tables.as_ref().is_some_and(|old| Arc::ptr_eq(old, &tables)) {
             return;
         }
         self.tap.set(Counter::Epoch, tables.epoch());
@@ -176,15 +165,9 @@ impl Engine {
                 refused.clone_from(&chosen);
                 DropReason::NoRoute
             };
-            let bytes = |indices: &[usize]| {
-                indices
-                    .iter()
-                    .map(|&i| frames[i].bytes().len() as u64)
-                    .sum::<u64>()
-            };
+            let bytes = |indices: &[usize]| indices.iter().map(|&i| frames[i].bytes().len() as u64).sum::<u64>();
             let left = chosen.len().saturating_sub(refused.len()) as u64;
-            self.tap
-                .count_out(left, bytes(&chosen).saturating_sub(bytes(&refused)));
+            self.tap.count_out(left, bytes(&chosen).saturating_sub(bytes(&refused)));
             for &index in &refused {
                 self.refuse(&frames[index], reason);
             }
@@ -201,20 +184,11 @@ impl Engine {
 
     /// Count a drop that the pipeline did not decide, and record it with what can be read from the frame.
     fn refuse(&mut self, frame: &Frame, reason: DropReason) {
-        refuse(
-            &mut self.tap,
-            frame,
-            self.role,
-            self.tables.as_deref(),
-            reason,
-        );
+        refuse(&mut self.tap, frame, self.role, self.tables.as_deref(), reason);
     }
 
     fn count_in(&mut self, frames: &[Frame]) {
-        self.tap.count_in(
-            frames.len() as u64,
-            frames.iter().map(|frame| frame.bytes().len() as u64).sum(),
-        );
+        self.tap.count_in(frames.len() as u64, frames.iter().map(|frame| frame.bytes().len() as u64).sum());
     }
 
     fn count_flows(&mut self) {
@@ -226,13 +200,7 @@ impl Engine {
 }
 
 /// Count a frame that the runtime drops, and stage its Drop Point.
-pub(crate) fn refuse(
-    tap: &mut Writer,
-    frame: &Frame,
-    role: Role,
-    tables: Option<&Tables>,
-    reason: DropReason,
-) {
+pub(crate) fn refuse(tap: &mut Writer, frame: &Frame, role: Role, tables: Option<&Tables>, reason: DropReason) {
     tap.count_drop(reason);
     let mut point = describe(frame, role, tables);
     point.kind = DROP_POINT;

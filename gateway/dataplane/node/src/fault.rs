@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use tgw_forward as forward;
+
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
@@ -52,8 +54,7 @@ impl fmt::Display for FaultError {
 
 impl std::error::Error for FaultError {}
 
-const KINDS: &str =
-    "encap_fail, loss_silent, loss_visible, delay, stuck_worker, vip_missing or reply_loss";
+const KINDS: &str = "encap_fail, loss_silent, loss_visible, delay, stuck_worker, vip_missing or reply_loss";
 
 impl Fault {
     /// A fault by the name of its kind. `FaultError` when the kind is unknown, its option is missing or the probability
@@ -67,31 +68,20 @@ impl Fault {
         vip_id: Option<u32>,
     ) -> Result<Self, FaultError> {
         if !(0.0..=1.0).contains(&probability) {
-            return Err(FaultError(format!(
-                "probability: expected 0 to 1, got {probability}"
-            )));
+            return Err(FaultError(format!("probability: expected 0 to 1, got {probability}")));
         }
         let needs = |option: &str| FaultError(format!("{option}: expected with the kind {kind}"));
         let kind = match kind {
             "encap_fail" => FaultKind::EncapFail,
             "loss_silent" => FaultKind::LossSilent,
             "loss_visible" => FaultKind::LossVisible,
-            "delay" => FaultKind::Delay {
-                delay_us: delay_us.ok_or_else(|| needs("delay_us"))?,
-            },
+            "delay" => FaultKind::Delay { delay_us: delay_us.ok_or_else(|| needs("delay_us"))? },
             "stuck_worker" => FaultKind::StuckWorker,
-            "vip_missing" => FaultKind::VipMissing {
-                vip_id: vip_id.ok_or_else(|| needs("vip_id"))?,
-            },
+            "vip_missing" => FaultKind::VipMissing { vip_id: vip_id.ok_or_else(|| needs("vip_id"))? },
             "reply_loss" => FaultKind::ReplyLoss,
             other => return Err(FaultError(format!("kind: expected {KINDS}, got {other}"))),
         };
-        Ok(Self {
-            kind,
-            probability,
-            seed,
-            worker,
-        })
+        Ok(Self { kind, probability, seed, worker })
     }
 
     pub(crate) fn concerns(&self, worker: u16) -> bool {
@@ -99,9 +89,19 @@ impl Fault {
     }
 }
 
-/// What the pipeline itself does of these faults.
-pub(crate) fn pipeline_faults(_faults: &[&Fault]) -> tgw_forward::Faults {
-    tgw_forward::Faults::default()
+/// What the pipeline itself does of these faults; the runtime does the rest.
+pub(crate) fn pipeline_faults(faults: &[&Fault]) -> forward::Faults {
+    let kind = |kind| match kind {
+        FaultKind::EncapFail => Some(forward::FaultKind::EncapFail),
+        FaultKind::LossSilent => Some(forward::FaultKind::LossSilent),
+        FaultKind::LossVisible => Some(forward::FaultKind::LossVisible),
+        FaultKind::VipMissing { vip_id } => Some(forward::FaultKind::VipMissing { vip_id }),
+        FaultKind::ReplyLoss => Some(forward::FaultKind::ReplyLoss),
+        FaultKind::Delay { .. } | FaultKind::StuckWorker => None,
+    };
+    forward::Faults::new(faults.iter().filter_map(|fault| {
+        Some(forward::Fault { kind: kind(fault.kind)?, probability: fault.probability, seed: fault.seed })
+    }))
 }
 
 /// A seeded die: SplitMix64 against a threshold.
@@ -113,10 +113,7 @@ pub(crate) struct Dice {
 
 impl Dice {
     pub(crate) fn new(probability: f64, seed: u64) -> Self {
-        Self {
-            state: seed,
-            probability,
-        }
+        Self { state: seed, probability }
     }
 
     pub(crate) fn roll(&mut self) -> bool {
@@ -138,14 +135,8 @@ mod tests {
     fn an_unknown_kind_names_the_known_ones() {
         let error = Fault::new("lightning", 0.5, 1, None, None, None).unwrap_err();
         assert!(error.to_string().contains("stuck_worker"), "{error}");
-        assert!(Fault::new("delay", 0.5, 1, None, None, None)
-            .unwrap_err()
-            .to_string()
-            .contains("delay_us"));
-        assert!(Fault::new("reply_loss", 1.5, 1, None, None, None)
-            .unwrap_err()
-            .to_string()
-            .contains("0 to 1"));
+        assert!(Fault::new("delay", 0.5, 1, None, None, None).unwrap_err().to_string().contains("delay_us"));
+        assert!(Fault::new("reply_loss", 1.5, 1, None, None, None).unwrap_err().to_string().contains("0 to 1"));
         assert!(Fault::new("reply_loss", f64::NAN, 1, None, None, None).is_err());
     }
 

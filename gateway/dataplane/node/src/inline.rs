@@ -22,15 +22,9 @@ pub type PortFrame = (u16, Vec<u8>);
 /// How frames reach the lanes: as in the threaded node, but called instead of woken.
 enum Front {
     /// A CLB's dispatcher, which keeps an account of its own.
-    Dispatcher {
-        dispatch: Box<Dispatch>,
-        stuck: bool,
-    },
+    Dispatcher { dispatch: Box<Dispatch>, stuck: bool },
     /// The device spreads the flows (RSS); what a worker does not fetch is lost before the node has it.
-    Spread {
-        dispatcher: Dispatcher,
-        ways: Vec<Way>,
-    },
+    Spread { dispatcher: Dispatcher, ways: Vec<Way> },
 }
 
 /// One node, run by its caller: frames and a time in, frames out.
@@ -51,19 +45,8 @@ pub struct Inline {
 struct Outbox(Vec<PortFrame>);
 
 impl Outlet for Outbox {
-    fn send(
-        &mut self,
-        _: Nanos,
-        port: u16,
-        frames: &[Frame],
-        chosen: &[usize],
-        _: &mut Vec<usize>,
-    ) -> bool {
-        self.0.extend(
-            chosen
-                .iter()
-                .map(|&index| (port, frames[index].bytes().to_vec())),
-        );
+    fn send(&mut self, _: Nanos, port: u16, frames: &[Frame], chosen: &[usize], _: &mut Vec<usize>) -> bool {
+        self.0.extend(chosen.iter().map(|&index| (port, frames[index].bytes().to_vec())));
         true
     }
 }
@@ -73,16 +56,11 @@ impl Inline {
     /// hash spreads both directions.
     pub fn new(config: &Config, pid: u32, created_ns: Nanos) -> Result<Self, NodeError> {
         let workers = config.workers.unwrap_or(1);
-        let one = Config {
-            workers: Some(1),
-            ..config.clone()
-        };
+        let one = Config { workers: Some(1), ..config.clone() };
         let checked = one.check()?;
         let role = checked.role;
         if workers == 0 || workers > 64 {
-            return Err(NodeError::Config(crate::config::problem(
-                "workers", "1 to 64", workers,
-            )));
+            return Err(NodeError::Config(crate::config::problem("workers", "1 to 64", workers)));
         }
         let first = u16::from(role == Role::Clb);
         let mut readers = Vec::new();
@@ -100,57 +78,27 @@ impl Inline {
             };
             let tap = tap_in(config.tap_dir.as_deref(), header)?;
             readers.push(tap.reader());
-            counters.push(WorkerCounters {
-                worker,
-                counters: tap.counters(),
-            });
+            counters.push(WorkerCounters { worker, counters: tap.counters() });
             paths.extend(tap.path().map(Path::to_owned));
             Ok(tap)
         };
-        let dispatcher_tap = if role == Role::Clb {
-            Some(tap(DISPATCHER)?)
-        } else {
-            None
-        };
-        let options = Options {
-            flow_capacity: config.flow_capacity,
-            seed: config.seed,
-            ..Options::default()
-        };
+        let dispatcher_tap = if role == Role::Clb { Some(tap(DISPATCHER)?) } else { None };
+        let options = Options { flow_capacity: config.flow_capacity, seed: config.seed, ..Options::default() };
         let mut ways = Vec::new();
         let mut lanes = Vec::new();
         for worker in first..first + workers {
             let (way, inbox) = way(config.ring_capacity);
             ways.push(way);
-            lanes.push((
-                Lane::new(
-                    Engine::new(role, pipeline(role, worker, &options), tap(worker)?),
-                    worker,
-                ),
-                inbox,
-            ));
+            lanes.push((Lane::new(Engine::new(role, pipeline(role, worker, &options), tap(worker)?), worker), inbox));
         }
         let dispatcher = Dispatcher::default();
         let front = match dispatcher_tap {
-            Some(tap) => Front::Dispatcher {
-                dispatch: Box::new(Dispatch::new(dispatcher, tap, ways)),
-                stuck: false,
-            },
+            Some(tap) => Front::Dispatcher { dispatch: Box::new(Dispatch::new(dispatcher, tap, ways)), stuck: false },
             None => Front::Spread { dispatcher, ways },
         };
         let own_taps = config.tap_dir.is_none();
         let frames = (0..BATCH).map(|_| Frame::default()).collect();
-        Ok(Self {
-            role,
-            front,
-            lanes,
-            readers,
-            counters,
-            paths,
-            faults: Vec::new(),
-            own_taps,
-            frames,
-        })
+        Ok(Self { role, front, lanes, readers, counters, paths, faults: Vec::new(), own_taps, frames })
     }
 
     /// Check the tables and use them from the next frame on. Nothing changes when they are wrong.
@@ -169,11 +117,7 @@ impl Inline {
     /// Take frames in at `now` and return what comes out, held frames that are due included.
     ///
     /// A frame longer than a frame buffer is cut, as a packet socket cuts it.
-    pub fn process<'a>(
-        &mut self,
-        frames: impl IntoIterator<Item = (u16, &'a [u8])>,
-        now: Nanos,
-    ) -> Vec<PortFrame> {
+    pub fn process<'a>(&mut self, frames: impl IntoIterator<Item = (u16, &'a [u8])>, now: Nanos) -> Vec<PortFrame> {
         let mut out = Outbox::default();
         let mut frames = frames.into_iter();
         loop {
@@ -233,11 +177,7 @@ impl Inline {
 
     /// What every worker that turns owes at `now`: heartbeats, sweeps.
     pub fn beat(&mut self, now: Nanos) {
-        if let Front::Dispatcher {
-            dispatch,
-            stuck: false,
-        } = &mut self.front
-        {
+        if let Front::Dispatcher { dispatch, stuck: false } = &mut self.front {
             dispatch.turn(now);
         }
         for (lane, _) in self.lanes.iter_mut().filter(|(lane, _)| !lane.stuck()) {
@@ -258,23 +198,13 @@ impl Inline {
     fn take_in(&mut self, now: Nanos, count: usize) {
         let frames = &mut self.frames[..count];
         match &mut self.front {
-            Front::Dispatcher {
-                dispatch,
-                stuck: false,
-            } => dispatch.process(now, frames, |_| {}),
-            Front::Dispatcher {
-                dispatch,
-                stuck: true,
-            } => dispatch.tap.count(Counter::LostOnDevice, count as u64),
+            Front::Dispatcher { dispatch, stuck: false } => dispatch.process(now, frames, |_| {}),
+            Front::Dispatcher { dispatch, stuck: true } => dispatch.tap.count(Counter::LostOnDevice, count as u64),
             Front::Spread { dispatcher, ways } => {
                 for frame in frames {
                     let worker = dispatcher.classify(frame, ways.len()).min(ways.len() - 1);
                     if !ways[worker].hand_over(frame) {
-                        self.lanes[worker]
-                            .0
-                            .engine
-                            .tap_mut()
-                            .count(Counter::LostOnDevice, 1);
+                        self.lanes[worker].0.engine.tap_mut().count(Counter::LostOnDevice, 1);
                     }
                 }
             }
@@ -286,11 +216,7 @@ impl Inline {
             loop {
                 let due = lane.due(now, &mut self.frames);
                 lane.engine.process(now, &mut self.frames[..due], out);
-                let taken = if lane.is_full() {
-                    0
-                } else {
-                    inbox.take(&mut self.frames)
-                };
+                let taken = if lane.is_full() { 0 } else { inbox.take(&mut self.frames) };
                 let stay = lane.admit(&mut self.frames[..taken]);
                 lane.engine.process(now, &mut self.frames[..stay], out);
                 lane.engine.publish(now);

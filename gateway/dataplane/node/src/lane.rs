@@ -22,13 +22,7 @@ pub(crate) struct Lane {
 
 impl Lane {
     pub(crate) fn new(engine: Engine, worker: u16) -> Self {
-        Self {
-            engine,
-            line: DelayLine::default(),
-            worker,
-            seen: 0,
-            stuck: false,
-        }
+        Self { engine, line: DelayLine::default(), worker, seen: 0, stuck: false }
     }
 
     /// Take new orders, if there are any. A stuck worker hears nothing but that it no longer is.
@@ -50,26 +44,19 @@ impl Lane {
     }
 
     pub(crate) fn set_faults(&mut self, faults: &[Fault]) {
-        let mine: Vec<&Fault> = faults
-            .iter()
-            .filter(|fault| fault.concerns(self.worker))
-            .collect();
+        let mine: Vec<&Fault> = faults.iter().filter(|fault| fault.concerns(self.worker)).collect();
         self.engine.set_faults(pipeline_faults(&mine));
-        self.line
-            .set(mine.iter().find_map(|fault| match fault.kind {
-                FaultKind::Delay { delay_us } => Some((
-                    Nanos::from(delay_us) * 1000,
-                    Dice::new(fault.probability, fault.seed),
-                )),
-                _ => None,
-            }));
+        self.line.set(mine.iter().find_map(|fault| match fault.kind {
+            FaultKind::Delay { delay_us } => {
+                Some((Nanos::from(delay_us) * 1000, Dice::new(fault.probability, fault.seed)))
+            }
+            _ => None,
+        }));
         self.stuck = Self::is_stuck(faults, self.worker);
     }
 
     pub(crate) fn is_stuck(faults: &[Fault], worker: u16) -> bool {
-        faults
-            .iter()
-            .any(|fault| fault.kind == FaultKind::StuckWorker && fault.concerns(worker))
+        faults.iter().any(|fault| fault.kind == FaultKind::StuckWorker && fault.concerns(worker))
     }
 
     pub(crate) fn stuck(&self) -> bool {
@@ -95,11 +82,9 @@ impl Lane {
     pub(crate) fn end(&mut self, mut inbox: Option<&mut Inbox>, frames: &mut [Frame], now: Nanos) {
         loop {
             let held = self.line.drain(frames);
-            self.engine
-                .discard(&frames[..held], DropReason::ShuttingDown);
+            self.engine.discard(&frames[..held], DropReason::ShuttingDown);
             let waiting = inbox.as_mut().map_or(0, |inbox| inbox.take(frames));
-            self.engine
-                .discard(&frames[..waiting], DropReason::ShuttingDown);
+            self.engine.discard(&frames[..waiting], DropReason::ShuttingDown);
             if held == 0 && waiting == 0 {
                 break;
             }

@@ -133,29 +133,21 @@ impl Node {
 
     /// Open the configured interfaces and start.
     pub fn start(&mut self) -> Result<(), NodeError> {
-        let sets = (0..self.taps())
-            .map(|slot| self.open(slot))
-            .collect::<Result<Vec<_>, _>>()?;
+        let sets = (0..self.taps()).map(|slot| self.open(slot)).collect::<Result<Vec<_>, _>>()?;
         self.start_with(sets)
     }
 
     /// Start on these devices: for each thread those that it receives from, or (a CLB's workers) sends to.
     pub fn start_with(&mut self, sets: Vec<DeviceSet>) -> Result<(), NodeError> {
         if self.started {
-            return Err(NodeError::State(
-                "the node was started before: make a new one",
-            ));
+            return Err(NodeError::State("the node was started before: make a new one"));
         }
         if sets.len() != self.taps() {
             return Err(NodeError::State("expected one set of devices for each tap"));
         }
         self.started = true;
         let mut sets: Vec<Ports> = sets.into_iter().map(Ports::new).collect();
-        let result = if self.checked.role == Role::Clb {
-            self.start_clb(sets)
-        } else {
-            self.start_workers(&mut sets)
-        };
+        let result = if self.checked.role == Role::Clb { self.start_clb(sets) } else { self.start_workers(&mut sets) };
         if result.is_err() {
             self.stop();
         }
@@ -240,12 +232,7 @@ impl Node {
             let lane = self.lane(slot)?;
             let poller = ports.poller().map_err(NodeError::System)?;
             self.alarms.push(Alarm::Poller(poller.waker()));
-            let worker = RunToCompletion {
-                lane,
-                ports,
-                poller,
-                control: Arc::clone(&self.control),
-            };
+            let worker = RunToCompletion { lane, ports, poller, control: Arc::clone(&self.control) };
             self.spawn(slot, move || worker.run())?;
         }
         Ok(())
@@ -277,46 +264,26 @@ impl Node {
             };
             self.spawn(slot, move || worker.run())?;
         }
-        let ports = dispatcher_ports.ok_or(NodeError::State(
-            "expected a set of devices for the dispatcher",
-        ))?;
+        let ports = dispatcher_ports.ok_or(NodeError::State("expected a set of devices for the dispatcher"))?;
         let poller = ports.poller().map_err(NodeError::System)?;
         self.alarms.push(Alarm::Poller(poller.waker()));
         let dispatch = Dispatch::new(Dispatcher::default(), dispatcher_tap, ways);
-        let dispatcher = DispatchLoop {
-            dispatch,
-            ports,
-            poller,
-            bells,
-            control: Arc::clone(&self.control),
-            ended,
-        };
+        let dispatcher = DispatchLoop { dispatch, ports, poller, bells, control: Arc::clone(&self.control), ended };
         self.spawn(usize::from(DISPATCHER), move || dispatcher.run())
     }
 
     fn spawn(&mut self, slot: usize, run: impl FnOnce() + Send + 'static) -> Result<(), NodeError> {
         let name = format!("{}.{slot}", self.config.role);
-        self.threads.push(
-            thread::Builder::new()
-                .name(name)
-                .spawn(run)
-                .map_err(NodeError::System)?,
-        );
+        self.threads.push(thread::Builder::new().name(name).spawn(run).map_err(NodeError::System)?);
         Ok(())
     }
 
     fn lane(&mut self, slot: usize) -> Result<Lane, NodeError> {
         let worker = slot as u16; // `check` bounds the workers
         let tap = self.tap(worker)?;
-        let options = options(&self.config);
-        Ok(Lane::new(
-            Engine::new(
-                self.checked.role,
-                pipeline(self.checked.role, worker, &options),
-                tap,
-            ),
-            worker,
-        ))
+        let options =
+            Options { flow_capacity: self.config.flow_capacity, seed: self.config.seed, workers: self.checked.workers };
+        Ok(Lane::new(Engine::new(self.checked.role, pipeline(self.checked.role, worker, &options), tap), worker))
     }
 
     fn tap(&mut self, worker: u16) -> Result<Writer, NodeError> {
@@ -332,10 +299,7 @@ impl Node {
         let mut tap = tap_in(self.config.tap_dir.as_deref(), header)?;
         // A tap without a heartbeat would look like that of a node that hangs.
         tap.beat(clock::now());
-        self.counters.push(WorkerCounters {
-            worker,
-            counters: tap.counters(),
-        });
+        self.counters.push(WorkerCounters { worker, counters: tap.counters() });
         self.paths.extend(tap.path().map(Path::to_owned));
         Ok(tap)
     }
@@ -348,17 +312,9 @@ impl Node {
                 Role::Clb => Receive::All,
                 _ if self.checked.workers == 1 => Receive::All,
                 // Groups are numbered within the network namespace: the process id keeps two nodes in one apart.
-                _ => Receive::Shared {
-                    group: (std::process::id() as u16)
-                        .wrapping_mul(31)
-                        .wrapping_add(port.index),
-                },
+                _ => Receive::Shared { group: (std::process::id() as u16).wrapping_mul(31).wrapping_add(port.index) },
             };
-            set.push(Box::new(AfPacket::open(
-                port.index,
-                &port.interface,
-                receive,
-            )?));
+            set.push(Box::new(AfPacket::open(port.index, &port.interface, receive)?));
         }
         Ok(set)
     }
@@ -378,14 +334,6 @@ impl Drop for Node {
 
 fn taps(checked: &Checked) -> usize {
     usize::from(checked.workers) + usize::from(checked.role == Role::Clb)
-}
-
-fn options(config: &Config) -> Options {
-    Options {
-        flow_capacity: config.flow_capacity,
-        seed: config.seed,
-        ..Options::default()
-    }
 }
 
 pub(crate) fn tap_in(directory: Option<&Path>, header: Header) -> Result<Writer, TapError> {

@@ -54,22 +54,14 @@ pub struct Consumer<T> {
 #[must_use]
 pub fn ring<T: Send>(capacity: usize) -> (Producer<T>, Consumer<T>) {
     let capacity = capacity.max(1).next_power_of_two();
-    let slots = (0..capacity)
-        .map(|_| UnsafeCell::new(MaybeUninit::uninit()))
-        .collect();
+    let slots = (0..capacity).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
     let ring = Arc::new(Ring {
         head: Padded(AtomicUsize::new(0)),
         tail: Padded(AtomicUsize::new(0)),
         mask: capacity - 1,
         slots,
     });
-    (
-        Producer {
-            ring: Arc::clone(&ring),
-            head: 0,
-        },
-        Consumer { ring, tail: 0 },
-    )
+    (Producer { ring: Arc::clone(&ring), head: 0 }, Consumer { ring, tail: 0 })
 }
 
 impl<T: Send> Producer<T> {

@@ -35,10 +35,7 @@ pub(crate) struct Ports {
 impl Ports {
     pub(crate) fn new(devices: Vec<Box<dyn Device>>) -> Self {
         let silent = devices.iter().any(|device| device.descriptor().is_none());
-        Self {
-            devices,
-            sleep: if silent { ASK } else { SLEEP },
-        }
+        Self { devices, sleep: if silent { ASK } else { SLEEP } }
     }
 
     /// A poller over those that receive.
@@ -47,22 +44,12 @@ impl Ports {
     }
 
     fn take_lost(&mut self) -> u64 {
-        self.devices
-            .iter_mut()
-            .map(|device| device.take_lost())
-            .sum()
+        self.devices.iter_mut().map(|device| device.take_lost()).sum()
     }
 }
 
 impl Outlet for Ports {
-    fn send(
-        &mut self,
-        now: Nanos,
-        port: u16,
-        frames: &[Frame],
-        chosen: &[usize],
-        refused: &mut Vec<usize>,
-    ) -> bool {
+    fn send(&mut self, now: Nanos, port: u16, frames: &[Frame], chosen: &[usize], refused: &mut Vec<usize>) -> bool {
         match self.devices.iter_mut().find(|device| device.port() == port) {
             Some(device) => {
                 device.send(now, frames, chosen, refused);
@@ -97,10 +84,7 @@ impl RunToCompletion {
             let now = clock::now();
             if self.lane.engine.turn(now) {
                 let lost = self.ports.take_lost();
-                self.lane
-                    .engine
-                    .tap_mut()
-                    .count(Counter::LostOnDevice, lost);
+                self.lane.engine.tap_mut().count(Counter::LostOnDevice, lost);
             }
             let mut busy = false;
             for index in 0..self.ports.devices.len() {
@@ -158,9 +142,7 @@ impl DispatchLoop {
                 let now = clock::now();
                 let count = device.receive(now, &mut frames);
                 busy |= count > 0;
-                self.dispatch.process(now, &mut frames[..count], |worker| {
-                    self.bells[worker].ring()
-                });
+                self.dispatch.process(now, &mut frames[..count], |worker| self.bells[worker].ring());
             }
             if !busy {
                 self.poller.wait(self.ports.sleep);
@@ -196,23 +178,16 @@ impl RingLoop {
                 continue;
             }
             self.lane.engine.turn(clock::now());
-            let count = if self.lane.is_full() {
-                0
-            } else {
-                self.inbox.take(&mut frames)
-            };
+            let count = if self.lane.is_full() { 0 } else { self.inbox.take(&mut frames) };
             self.lane.feed(&mut frames[..count], &mut self.ports);
             let released = self.lane.release(&mut frames, &mut self.ports);
             if count == 0 && !released {
                 let (control, inbox) = (&self.control, &self.inbox);
-                self.bell.sleep(self.lane.rest(SLEEP), || {
-                    !inbox.is_empty() || control.stopping()
-                });
+                self.bell.sleep(self.lane.rest(SLEEP), || !inbox.is_empty() || control.stopping());
             }
         }
         self.wait_for_dispatcher();
-        self.lane
-            .end(Some(&mut self.inbox), &mut frames, clock::now());
+        self.lane.end(Some(&mut self.inbox), &mut frames, clock::now());
     }
 
     fn wait_for_dispatcher(&self) {
@@ -240,9 +215,7 @@ impl Lane {
 
     /// How long this worker may sleep, at most `limit`.
     fn rest(&self, limit: Duration) -> Duration {
-        self.next_due().map_or(limit, |due| {
-            limit.min(Duration::from_nanos(due.saturating_sub(clock::now())))
-        })
+        self.next_due().map_or(limit, |due| limit.min(Duration::from_nanos(due.saturating_sub(clock::now()))))
     }
 
     fn process(&mut self, frames: &mut [Frame], outlet: &mut dyn Outlet) {

@@ -14,9 +14,8 @@ use crate::errors;
 pub(crate) fn read_pcap(path: PathBuf) -> PyResult<Vec<(u64, Vec<u8>)>> {
     let mut reader = PcapReader::open(&path).map_err(|error| raised(&error))?;
     let mut frames = Vec::new();
-    while let Some(frame) = reader
-        .next_frame()
-        .map_err(|error| errors::device(error.raw_os_error(), &error.to_string()))?
+    while let Some(frame) =
+        reader.next_frame().map_err(|error| errors::device(error.raw_os_error(), &error.to_string()))?
     {
         frames.push(frame);
     }

@@ -13,12 +13,8 @@ pub(crate) fn by_name(workers: &[WorkerCounters]) -> Vec<BTreeMap<String, u64>> 
         .into_iter()
         .map(|worker| {
             let values = &worker.counters;
-            let named = Counter::ALL
-                .iter()
-                .map(|&counter| (counter.name().to_owned(), values.get(counter)));
-            let drops = DropReason::ALL
-                .iter()
-                .map(|&reason| (format!("drop.{}", reason.name()), values.drops(reason)));
+            let named = Counter::ALL.iter().map(|&counter| (counter.name().to_owned(), values.get(counter)));
+            let drops = DropReason::ALL.iter().map(|&reason| (format!("drop.{}", reason.name()), values.drops(reason)));
             named.chain(drops).collect()
         })
         .collect()

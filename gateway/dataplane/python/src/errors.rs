@@ -11,12 +11,7 @@ create_exception!(
     PyValueError,
     "A configuration or tables are refused, and nothing of them is applied. `problems` lists (path, expected, found)."
 );
-create_exception!(
-    gateway._dataplane,
-    DeviceError,
-    PyOSError,
-    "A port, a tap file or a capture file cannot be opened."
-);
+create_exception!(gateway._dataplane, DeviceError, PyOSError, "A port, a tap file or a capture file cannot be opened.");
 
 /// A configuration's problems as `ConfigError`.
 pub(crate) fn config(py: Python<'_>, error: &tgw_forward::ConfigError) -> PyErr {
@@ -24,18 +19,9 @@ pub(crate) fn config(py: Python<'_>, error: &tgw_forward::ConfigError) -> PyErr 
     let problems: Vec<(String, String, String)> = error
         .problems
         .iter()
-        .map(|problem| {
-            (
-                problem.path.to_string(),
-                problem.expected.to_string(),
-                problem.found.to_string(),
-            )
-        })
+        .map(|problem| (problem.path.to_string(), problem.expected.to_string(), problem.found.to_string()))
         .collect();
-    match problems
-        .into_pyobject(py)
-        .and_then(|list| raised.value(py).setattr("problems", list))
-    {
+    match problems.into_pyobject(py).and_then(|list| raised.value(py).setattr("problems", list)) {
         Ok(()) => raised,
         Err(error) => error,
     }

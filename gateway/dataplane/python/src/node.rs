@@ -33,16 +33,12 @@ impl Node {
         let config = Config::from_json(config_json).map_err(|error| errors::config(py, &error))?;
         let boot_id = config.boot_id.clone();
         let inner = tgw_node::Node::new(config).map_err(|error| errors::config(py, &error))?;
-        Ok(Self {
-            inner: RwLock::new(inner),
-            boot_id,
-        })
+        Ok(Self { inner: RwLock::new(inner), boot_id })
     }
 
     /// Open the ports and taps and start the workers. DeviceError names the port or file that does not open.
     fn start(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.write().start())
-            .map_err(|error| errors::node(py, &error))
+        py.detach(|| self.write().start()).map_err(|error| errors::node(py, &error))
     }
 
     /// End the workers; their taps are marked closed. Returns once they have ended.
@@ -54,9 +50,7 @@ impl Node {
     ///
     /// ConfigError, and nothing applied, when they are wrong; TimeoutError when a worker does not turn.
     fn apply(&self, py: Python<'_>, tables_json: &str) -> PyResult<()> {
-        py.detach(|| self.read().apply(tables_json))
-            .map(drop)
-            .map_err(|error| errors::node(py, &error))
+        py.detach(|| self.read().apply(tables_json)).map(drop).map_err(|error| errors::node(py, &error))
     }
 
     /// The counters of each tap: a CLB's dispatcher first, then the workers. Empty before the start.
@@ -66,11 +60,7 @@ impl Node {
 
     /// The tap files.
     fn tap_paths(&self) -> Vec<String> {
-        self.read()
-            .tap_paths()
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect()
+        self.read().tap_paths().iter().map(|path| path.display().to_string()).collect()
     }
 
     /// Whether every worker's thread runs.
@@ -89,8 +79,8 @@ impl Node {
         delay_us: Option<u32>,
         vip_id: Option<u32>,
     ) -> PyResult<()> {
-        let fault = Fault::new(kind, probability, seed, worker, delay_us, vip_id)
-            .map_err(|error| errors::fault(&error))?;
+        let fault =
+            Fault::new(kind, probability, seed, worker, delay_us, vip_id).map_err(|error| errors::fault(&error))?;
         self.read().inject(fault);
         Ok(())
     }

@@ -58,14 +58,9 @@ impl Pipeline {
             seed,
             ports: Vec::new(),
         };
-        let created = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_nanos() as u64);
-        let inner = Inline::new(&config, std::process::id(), created)
-            .map_err(|error| errors::node(py, &error))?;
-        Ok(Self {
-            inner: Mutex::new(inner),
-        })
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        let inner = Inline::new(&config, std::process::id(), created).map_err(|error| errors::node(py, &error))?;
+        Ok(Self { inner: Mutex::new(inner) })
     }
 
     /// Use these tables (JSON) from the next frame on. ConfigError, and nothing applied, when they are wrong.
@@ -75,19 +70,12 @@ impl Pipeline {
     }
 
     /// Take (port, frame) pairs in at `now_ns`; the (port, frame) pairs that come out.
-    fn process(
-        &self,
-        py: Python<'_>,
-        frames: Vec<(u16, PyBackedBytes)>,
-        now_ns: u64,
-    ) -> Vec<(u16, Py<PyBytes>)> {
+    fn process(&self, py: Python<'_>, frames: Vec<(u16, PyBackedBytes)>, now_ns: u64) -> Vec<(u16, Py<PyBytes>)> {
         let out = py.detach(|| {
             let taken = frames.iter().map(|(port, bytes)| (*port, bytes.as_ref()));
             self.lock().process(taken, now_ns)
         });
-        out.into_iter()
-            .map(|(port, bytes)| (port, PyBytes::new(py, &bytes).unbind()))
-            .collect()
+        out.into_iter().map(|(port, bytes)| (port, PyBytes::new(py, &bytes).unbind())).collect()
     }
 
     /// The packed point records since the last call, worker by worker.
@@ -102,11 +90,7 @@ impl Pipeline {
 
     /// The tap files; none without a tap_dir.
     fn tap_paths(&self) -> Vec<String> {
-        self.lock()
-            .tap_paths()
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect()
+        self.lock().tap_paths().iter().map(|path| path.display().to_string()).collect()
     }
 
     /// Inject a fault besides those that are. ValueError names what is wrong with it.
@@ -120,8 +104,8 @@ impl Pipeline {
         delay_us: Option<u32>,
         vip_id: Option<u32>,
     ) -> PyResult<()> {
-        let fault = Fault::new(kind, probability, seed, worker, delay_us, vip_id)
-            .map_err(|error| errors::fault(&error))?;
+        let fault =
+            Fault::new(kind, probability, seed, worker, delay_us, vip_id).map_err(|error| errors::fault(&error))?;
         self.lock().inject(fault);
         Ok(())
     }

@@ -15,11 +15,7 @@ impl Bucket {
     #[must_use]
     pub fn new(rate: u32) -> Self {
         let rate = u64::from(rate);
-        Self {
-            rate,
-            tokens_ns: rate * SECOND,
-            last_ns: 0,
-        }
+        Self { rate, tokens_ns: rate * SECOND, last_ns: 0 }
     }
 
     /// Take one token at `now_ns`; false when there is none. A clock that goes back adds nothing.
@@ -27,10 +23,7 @@ impl Bucket {
         let elapsed = now_ns.saturating_sub(self.last_ns);
         self.last_ns = self.last_ns.max(now_ns);
         // One token is SECOND units, so `elapsed` nanoseconds at `rate` tokens a second are `elapsed * rate` units.
-        self.tokens_ns = self
-            .tokens_ns
-            .saturating_add(elapsed.saturating_mul(self.rate))
-            .min(self.rate * SECOND);
+        self.tokens_ns = self.tokens_ns.saturating_add(elapsed.saturating_mul(self.rate)).min(self.rate * SECOND);
         if self.tokens_ns < SECOND {
             return false;
         }
@@ -48,18 +41,9 @@ mod tests {
         let mut bucket = Bucket::new(10);
         let at_once = (0..100).filter(|_| bucket.take(5 * SECOND)).count();
         assert_eq!(at_once, 10);
-        let later = (0..1000)
-            .filter(|i| bucket.take(5 * SECOND + i * SECOND / 1000))
-            .count();
-        assert_eq!(
-            later, 9,
-            "the tenth token is due one millisecond after the last try"
-        );
-        assert_eq!(
-            (0..100).filter(|_| bucket.take(50 * SECOND)).count(),
-            10,
-            "saves up one second, not forty"
-        );
+        let later = (0..1000).filter(|i| bucket.take(5 * SECOND + i * SECOND / 1000)).count();
+        assert_eq!(later, 9, "the tenth token is due one millisecond after the last try");
+        assert_eq!((0..100).filter(|_| bucket.take(50 * SECOND)).count(), 10, "saves up one second, not forty");
     }
 
     #[test]

@@ -28,43 +28,20 @@ pub enum TapError {
 }
 
 impl TapError {
-    pub(crate) fn io<'a>(
-        path: &'a Path,
-        doing: &'static str,
-    ) -> impl FnOnce(io::Error) -> Self + 'a {
-        move |source| Self::Io {
-            path: path.to_owned(),
-            doing,
-            source,
-        }
+    pub(crate) fn io<'a>(path: &'a Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self::Io { path: path.to_owned(), doing, source }
     }
 
-    pub(crate) fn field(
-        field: &'static str,
-        expected: impl fmt::Display,
-        found: impl fmt::Display,
-    ) -> Self {
-        Self::Field {
-            field,
-            expected: expected.to_string(),
-            found: found.to_string(),
-        }
+    pub(crate) fn field(field: &'static str, expected: impl fmt::Display, found: impl fmt::Display) -> Self {
+        Self::Field { field, expected: expected.to_string(), found: found.to_string() }
     }
 }
 
 impl fmt::Display for TapError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io {
-                path,
-                doing,
-                source,
-            } => write!(out, "{}: cannot {doing}: {source}", path.display()),
-            Self::Field {
-                field,
-                expected,
-                found,
-            } => write!(out, "tap {field}: expected {expected}, found {found}"),
+            Self::Io { path, doing, source } => write!(out, "{}: cannot {doing}: {source}", path.display()),
+            Self::Field { field, expected, found } => write!(out, "tap {field}: expected {expected}, found {found}"),
         }
     }
 }

@@ -38,18 +38,10 @@ impl Header {
 
     pub(crate) fn check(&self) -> Result<(), TapError> {
         if self.node.is_empty() || self.node.len() > NODE_BYTES {
-            return Err(TapError::field(
-                "node",
-                "1 to 64 bytes",
-                format!("{} bytes", self.node.len()),
-            ));
+            return Err(TapError::field("node", "1 to 64 bytes", format!("{} bytes", self.node.len())));
         }
         if !self.capacity.is_power_of_two() || self.capacity > CAPACITY_LIMIT {
-            return Err(TapError::field(
-                "capacity",
-                "a power of two up to 2^24",
-                self.capacity,
-            ));
+            return Err(TapError::field("capacity", "a power of two up to 2^24", self.capacity));
         }
         Ok(())
     }
@@ -57,18 +49,11 @@ impl Header {
     /// The whole fresh header: cursors, heartbeat and counters zero.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut out = vec![0u8; layout::TAP_HEADER_SIZE];
-        let mut put =
-            |offset: usize, bytes: &[u8]| out[offset..offset + bytes.len()].copy_from_slice(bytes);
+        let mut put = |offset: usize, bytes: &[u8]| out[offset..offset + bytes.len()].copy_from_slice(bytes);
         put(layout::TAP_AT_MAGIC, &layout::TAP_MAGIC);
         put(layout::TAP_AT_LAYOUT, &layout::LAYOUT.to_le_bytes());
-        put(
-            layout::TAP_AT_RECORD_KIND,
-            &layout::POINT_KIND.to_le_bytes(),
-        );
-        put(
-            layout::TAP_AT_RECORD_SIZE,
-            &(layout::POINT_SIZE as u32).to_le_bytes(),
-        );
+        put(layout::TAP_AT_RECORD_KIND, &layout::POINT_KIND.to_le_bytes());
+        put(layout::TAP_AT_RECORD_SIZE, &(layout::POINT_SIZE as u32).to_le_bytes());
         put(layout::TAP_AT_WORKER, &u32::from(self.worker).to_le_bytes());
         put(layout::TAP_AT_CAPACITY, &self.capacity.to_le_bytes());
         put(layout::TAP_AT_BOOT_ID, &self.boot_id);
@@ -83,34 +68,17 @@ impl Header {
     pub(crate) fn from_map(map: &Map) -> Result<Self, TapError> {
         let magic: [u8; 8] = bytes(map, layout::TAP_AT_MAGIC)?;
         if magic != layout::TAP_MAGIC {
-            return Err(TapError::field(
-                "magic",
-                format!("{:?}", layout::TAP_MAGIC),
-                format!("{magic:?}"),
-            ));
+            return Err(TapError::field("magic", format!("{:?}", layout::TAP_MAGIC), format!("{magic:?}")));
         }
         same(map, "layout", layout::TAP_AT_LAYOUT, layout::LAYOUT)?;
-        same(
-            map,
-            "record_kind",
-            layout::TAP_AT_RECORD_KIND,
-            layout::POINT_KIND,
-        )?;
-        same(
-            map,
-            "record_size",
-            layout::TAP_AT_RECORD_SIZE,
-            layout::POINT_SIZE as u32,
-        )?;
+        same(map, "record_kind", layout::TAP_AT_RECORD_KIND, layout::POINT_KIND)?;
+        same(map, "record_size", layout::TAP_AT_RECORD_SIZE, layout::POINT_SIZE as u32)?;
         let name: [u8; NODE_BYTES] = bytes(map, layout::TAP_AT_NODE)?;
         let worker = u32::from_le_bytes(bytes(map, layout::TAP_AT_WORKER)?);
         let header = Self {
-            node: String::from_utf8_lossy(&name)
-                .trim_end_matches('\0')
-                .to_owned(),
+            node: String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned(),
             role: u32::from_le_bytes(bytes(map, layout::TAP_AT_ROLE)?),
-            worker: u16::try_from(worker)
-                .map_err(|_| TapError::field("worker", "at most 65535", worker))?,
+            worker: u16::try_from(worker).map_err(|_| TapError::field("worker", "at most 65535", worker))?,
             boot_id: bytes(map, layout::TAP_AT_BOOT_ID)?,
             capacity: u64::from_le_bytes(bytes(map, layout::TAP_AT_CAPACITY)?),
             pid: u32::from_le_bytes(bytes(map, layout::TAP_AT_PID)?),
@@ -124,11 +92,7 @@ impl Header {
 /// The tap's file name: `<node>.<worker>.<first 8 hex digits of the boot id>.tap`.
 #[must_use]
 pub fn file_name(node: &str, worker: u16, boot_id: &[u8; 16]) -> String {
-    let boot: String = boot_id
-        .iter()
-        .take(4)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let boot: String = boot_id.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     format!("{node}.{worker}.{boot}.tap")
 }
 
@@ -137,11 +101,7 @@ fn bytes<const N: usize>(map: &Map, offset: usize) -> Result<[u8; N], TapError> 
     if map.read(offset, &mut out) {
         Ok(out)
     } else {
-        Err(TapError::field(
-            "size",
-            format!("at least {} bytes", layout::TAP_HEADER_SIZE),
-            "less",
-        ))
+        Err(TapError::field("size", format!("at least {} bytes", layout::TAP_HEADER_SIZE), "less"))
     }
 }
 
@@ -150,10 +110,6 @@ fn same(map: &Map, field: &'static str, offset: usize, expected: u32) -> Result<
     if found == expected {
         Ok(())
     } else {
-        Err(TapError::field(
-            field,
-            format!("{expected:#x}"),
-            format!("{found:#x}"),
-        ))
+        Err(TapError::field(field, format!("{expected:#x}"), format!("{found:#x}")))
     }
 }

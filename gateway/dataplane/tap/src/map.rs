@@ -21,8 +21,7 @@ pub(crate) struct Map {
 impl Map {
     /// Give `file` its size, with its blocks reserved (a full disk fails here and not as SIGBUS later), and map it.
     pub(crate) fn allocate(file: &File, length: usize) -> io::Result<Self> {
-        let size = libc::off_t::try_from(length)
-            .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let size = libc::off_t::try_from(length).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         // SAFETY: the descriptor is open for the whole call; the call touches no memory of ours.
         let status = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, size) };
         if status != 0 {
@@ -36,18 +35,12 @@ impl Map {
         if file.metadata()?.len() < length as u64 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
-        Ok(Self {
-            raw: MmapOptions::new().len(length).map_raw(file)?,
-            length,
-        })
+        Ok(Self { raw: MmapOptions::new().len(length).map_raw(file)?, length })
     }
 
     /// Memory that no other process sees, zeroed.
     pub(crate) fn anonymous(length: usize) -> io::Result<Self> {
-        Ok(Self {
-            raw: MmapRaw::from(MmapMut::map_anon(length)?),
-            length,
-        })
+        Ok(Self { raw: MmapRaw::from(MmapMut::map_anon(length)?), length })
     }
 
     /// The 64-bit word at `offset`, `None` unless it is aligned and inside.
@@ -63,40 +56,22 @@ impl Map {
 
     /// Copy `bytes` to `offset`; false, and nothing done, unless they fit.
     pub(crate) fn write(&self, offset: usize, bytes: &[u8]) -> bool {
-        if offset
-            .checked_add(bytes.len())
-            .is_none_or(|end| end > self.length)
-        {
+        if offset.checked_add(bytes.len()).is_none_or(|end| end > self.length) {
             return false;
         }
         // SAFETY: in bounds (checked); `bytes` is memory of this process outside the mapping, as nothing here hands out
         // references into it, so the two do not overlap; u8 needs no alignment.
-        unsafe {
-            std::ptr::copy_nonoverlapping(
-                bytes.as_ptr(),
-                self.raw.as_mut_ptr().add(offset),
-                bytes.len(),
-            )
-        };
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.raw.as_mut_ptr().add(offset), bytes.len()) };
         true
     }
 
     /// Copy from `offset` into `bytes`; false, and nothing done, unless that many are there.
     pub(crate) fn read(&self, offset: usize, bytes: &mut [u8]) -> bool {
-        if offset
-            .checked_add(bytes.len())
-            .is_none_or(|end| end > self.length)
-        {
+        if offset.checked_add(bytes.len()).is_none_or(|end| end > self.length) {
             return false;
         }
         // SAFETY: as in `write`, with source and target exchanged.
-        unsafe {
-            std::ptr::copy_nonoverlapping(
-                self.raw.as_ptr().add(offset),
-                bytes.as_mut_ptr(),
-                bytes.len(),
-            )
-        };
+        unsafe { std::ptr::copy_nonoverlapping(self.raw.as_ptr().add(offset), bytes.as_mut_ptr(), bytes.len()) };
         true
     }
 }

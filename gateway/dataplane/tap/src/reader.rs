@@ -39,25 +39,15 @@ pub struct Reader {
 impl Reader {
     /// Open a tap file. `TapError` when it cannot be read, is no tap, or has another layout.
     pub fn open(path: &Path) -> Result<Self, TapError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(TapError::io(path, "open"))?;
-        let head = Map::over(&file, layout::TAP_HEADER_SIZE)
-            .map_err(TapError::io(path, "map the header"))?;
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(TapError::io(path, "open"))?;
+        let head = Map::over(&file, layout::TAP_HEADER_SIZE).map_err(TapError::io(path, "map the header"))?;
         let header = Header::from_map(&head)?;
-        let map =
-            Map::over(&file, header.file_size()).map_err(TapError::io(path, "map the ring"))?;
+        let map = Map::over(&file, header.file_size()).map_err(TapError::io(path, "map the ring"))?;
         Ok(Self::over(Arc::new(map), header))
     }
 
     pub(crate) fn over(map: Arc<Map>, header: Header) -> Self {
-        Self {
-            map,
-            header,
-            next: 0,
-        }
+        Self { map, header, next: 0 }
     }
 
     /// The fixed header.
@@ -96,10 +86,7 @@ impl Reader {
         let mut record = [0u8; layout::POINT_SIZE];
         for n in start..end {
             let slot = (n & (self.header.capacity - 1)) as usize;
-            if self.map.read(
-                layout::TAP_HEADER_SIZE + slot * layout::POINT_SIZE,
-                &mut record,
-            ) {
+            if self.map.read(layout::TAP_HEADER_SIZE + slot * layout::POINT_SIZE, &mut record) {
                 out.extend_from_slice(&record);
             }
         }
@@ -111,11 +98,7 @@ impl Reader {
     pub fn points(&mut self) -> Vec<Point> {
         let mut raw = Vec::new();
         self.take(&mut raw);
-        raw.as_chunks::<{ layout::POINT_SIZE }>()
-            .0
-            .iter()
-            .map(Point::from_bytes)
-            .collect()
+        raw.as_chunks::<{ layout::POINT_SIZE }>().0.iter().map(Point::from_bytes).collect()
     }
 
     /// Tell the writer that everything taken so far is safe and its slots are free.

@@ -50,16 +50,11 @@ impl Counters {
     /// Frames dropped for any reason.
     #[must_use]
     pub fn all_drops(&self) -> u64 {
-        DropReason::ALL
-            .iter()
-            .map(|&reason| self.drops(reason))
-            .sum()
+        DropReason::ALL.iter().map(|&reason| self.drops(reason)).sum()
     }
 
     fn at(&self, index: usize) -> u64 {
-        self.map
-            .word(layout::TAP_COUNTERS_OFFSET + 8 * index)
-            .map_or(0, |word| word.load(Ordering::Relaxed))
+        self.map.word(layout::TAP_COUNTERS_OFFSET + 8 * index).map_or(0, |word| word.load(Ordering::Relaxed))
     }
 }
 
@@ -93,8 +88,7 @@ impl Writer {
             .mode(0o600)
             .open(&making)
             .map_err(TapError::io(&making, "create"))?;
-        let whole = Map::allocate(&file, header.file_size())
-            .map_err(TapError::io(&making, "reserve its size"));
+        let whole = Map::allocate(&file, header.file_size()).map_err(TapError::io(&making, "reserve its size"));
         let map = whole.inspect_err(|_| drop(fs::remove_file(&making)))?;
         map.write(0, &header.to_bytes());
         fs::rename(&making, &path).map_err(TapError::io(&path, "give it its name"))?;
@@ -104,8 +98,8 @@ impl Writer {
     /// A tap in memory that only this process sees.
     pub fn anonymous(header: Header) -> Result<Self, TapError> {
         header.check()?;
-        let map = Map::anonymous(header.file_size())
-            .map_err(TapError::io(Path::new("(memory)"), "reserve the ring"))?;
+        let map =
+            Map::anonymous(header.file_size()).map_err(TapError::io(Path::new("(memory)"), "reserve the ring"))?;
         map.write(0, &header.to_bytes());
         Ok(Self::over(map, header, None))
     }
@@ -162,11 +156,7 @@ impl Writer {
 
     /// Set a gauge.
     pub fn set(&mut self, gauge: Counter, value: u64) {
-        self.store(
-            layout::TAP_COUNTERS_OFFSET + 8 * gauge as usize,
-            value,
-            Ordering::Relaxed,
-        );
+        self.store(layout::TAP_COUNTERS_OFFSET + 8 * gauge as usize, value, Ordering::Relaxed);
     }
 
     /// Count one frame dropped for `reason`. The Drop Point, if there is to be one, is a call of its own.
@@ -229,11 +219,7 @@ impl Writer {
         // Release: a reader that sees the cursor sees the records before it.
         self.store(layout::TAP_AT_WRITE_CURSOR, self.written, Ordering::Release);
         self.store(layout::TAP_AT_LOST, self.lost, Ordering::Relaxed);
-        self.store(
-            layout::TAP_AT_SUPPRESSED,
-            self.suppressed,
-            Ordering::Relaxed,
-        );
+        self.store(layout::TAP_AT_SUPPRESSED, self.suppressed, Ordering::Relaxed);
         self.count(Counter::TracePoints, traces);
         self.count(Counter::DropPoints, drops);
         self.staged = staged;
@@ -257,10 +243,7 @@ impl Writer {
         if self.written.wrapping_sub(self.read_seen) >= capacity {
             // Acquire: the reader's copies out of these slots happened before it freed them. A cursor ahead of ours is
             // a broken reader: keep to what we know.
-            let read = self
-                .map
-                .word(layout::TAP_AT_READ_CURSOR)
-                .map_or(0, |word| word.load(Ordering::Acquire));
+            let read = self.map.word(layout::TAP_AT_READ_CURSOR).map_or(0, |word| word.load(Ordering::Acquire));
             self.read_seen = read.min(self.written).max(self.read_seen);
             if self.written - self.read_seen >= capacity {
                 self.lost += 1;
@@ -272,10 +255,7 @@ impl Writer {
         record.worker = self.header.worker;
         record.residence_ns = u32::try_from(now.saturating_sub(record.ts_ns)).unwrap_or(u32::MAX);
         let slot = (self.written & (capacity - 1)) as usize;
-        self.map.write(
-            layout::TAP_HEADER_SIZE + slot * layout::POINT_SIZE,
-            &record.to_bytes(),
-        );
+        self.map.write(layout::TAP_HEADER_SIZE + slot * layout::POINT_SIZE, &record.to_bytes());
         self.written += 1;
     }
 
@@ -283,10 +263,7 @@ impl Writer {
         // Counters past the table cannot be: the generator checks them against TAP_COUNTERS_COUNT.
         if let Some(word) = self.map.word(layout::TAP_COUNTERS_OFFSET + 8 * index) {
             // This thread is the only writer, so a load and a store do; no locked instruction.
-            word.store(
-                word.load(Ordering::Relaxed).wrapping_add(n),
-                Ordering::Relaxed,
-            );
+            word.store(word.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
         }
     }
 

@@ -24,13 +24,7 @@ fn header(capacity: u64) -> Header {
 }
 
 fn point(kind: u8, probe_id: u64, ts_ns: u64) -> Point {
-    Point {
-        kind,
-        probe_id,
-        ts_ns,
-        tcp_seq: probe_id as u32,
-        ..Point::default()
-    }
+    Point { kind, probe_id, ts_ns, tcp_seq: probe_id as u32, ..Point::default() }
 }
 
 #[derive(Clone, Debug)]
@@ -97,9 +91,7 @@ proptest! {
 
 #[test]
 fn a_drop_point_flood_is_capped_and_counted_but_probes_are_not() {
-    let mut writer = Writer::anonymous(header(4096))
-        .unwrap()
-        .with_drop_points_per_second(10);
+    let mut writer = Writer::anonymous(header(4096)).unwrap().with_drop_points_per_second(10);
     let mut reader = writer.reader();
     for n in 0..1000 {
         writer.point(&point(2, u64::from(n % 2 == 0) * 99, 1));
@@ -116,37 +108,14 @@ fn a_drop_point_flood_is_capped_and_counted_but_probes_are_not() {
 fn a_frame_that_did_not_leave_after_all_has_one_record() {
     let mut writer = Writer::anonymous(header(16)).unwrap();
     let mut reader = writer.reader();
-    writer.point(&Point {
-        vip_id: 7,
-        verdict: 1,
-        ..point(1, 42, 1)
-    });
-    writer.point(&Point {
-        vip_id: 8,
-        verdict: 1,
-        ..point(1, 43, 1)
-    });
+    writer.point(&Point { vip_id: 7, verdict: 1, ..point(1, 42, 1) });
+    writer.point(&Point { vip_id: 8, verdict: 1, ..point(1, 43, 1) });
     let full = DropReason::DeviceFull.number();
-    writer.revoke(&Point {
-        reason: full,
-        verdict: 2,
-        ..point(2, 42, 1)
-    });
-    writer.revoke(&Point {
-        reason: full,
-        verdict: 2,
-        ..point(2, 0, 1)
-    });
+    writer.revoke(&Point { reason: full, verdict: 2, ..point(2, 42, 1) });
+    writer.revoke(&Point { reason: full, verdict: 2, ..point(2, 0, 1) });
     writer.publish(2);
-    let seen: Vec<_> = reader
-        .points()
-        .iter()
-        .map(|p| (p.kind, p.reason, p.verdict, p.probe_id, p.vip_id))
-        .collect();
-    assert_eq!(
-        seen,
-        [(2, full, 2, 42, 7), (1, 0, 1, 43, 8), (2, full, 2, 0, 0)]
-    );
+    let seen: Vec<_> = reader.points().iter().map(|p| (p.kind, p.reason, p.verdict, p.probe_id, p.vip_id)).collect();
+    assert_eq!(seen, [(2, full, 2, 42, 7), (1, 0, 1, 43, 8), (2, full, 2, 0, 0)]);
 }
 
 #[test]
@@ -159,43 +128,15 @@ fn counters_and_cursors_are_seen_through_the_file() {
     writer.count_drop(DropReason::NoVip);
     writer.set(Counter::Epoch, 9);
     writer.beat(77);
-    let reader = Reader::open(
-        &directory
-            .path()
-            .join(file_name("ld-a1", 3, b"0123456789abcdef")),
-    )
-    .unwrap();
+    let reader = Reader::open(&directory.path().join(file_name("ld-a1", 3, b"0123456789abcdef"))).unwrap();
     let counters = reader.counters();
-    assert_eq!(
-        (
-            counters.get(Counter::FramesIn),
-            counters.get(Counter::BytesOut)
-        ),
-        (5, 300)
-    );
-    assert_eq!(
-        (
-            counters.drops(DropReason::NoVip),
-            counters.all_drops(),
-            counters.get(Counter::Epoch)
-        ),
-        (2, 2, 9)
-    );
-    assert_eq!(
-        (reader.state().heartbeat_ns, reader.state().closed),
-        (77, false)
-    );
+    assert_eq!((counters.get(Counter::FramesIn), counters.get(Counter::BytesOut)), (5, 300));
+    assert_eq!((counters.drops(DropReason::NoVip), counters.all_drops(), counters.get(Counter::Epoch)), (2, 2, 9));
+    assert_eq!((reader.state().heartbeat_ns, reader.state().closed), (77, false));
     assert_eq!(reader.header(), writer.header());
     writer.close(88);
-    assert_eq!(
-        (reader.state().heartbeat_ns, reader.state().closed),
-        (88, true)
-    );
-    assert_eq!(
-        std::fs::read_dir(directory.path()).unwrap().count(),
-        1,
-        "nothing half made is left"
-    );
+    assert_eq!((reader.state().heartbeat_ns, reader.state().closed), (88, true));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing half made is left");
 }
 
 #[test]
@@ -219,26 +160,10 @@ fn what_is_no_tap_is_refused_by_name() {
     std::fs::write(&path, other_layout).unwrap();
     assert_eq!(field(Reader::open(&path)), "layout");
     std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-    assert_eq!(
-        field(Reader::open(&path)),
-        "io",
-        "shorter than its capacity says"
-    );
-    assert!(matches!(
-        Writer::anonymous(header(3)),
-        Err(TapError::Field {
-            field: "capacity",
-            ..
-        })
-    ));
-    let nameless = Header {
-        node: String::new(),
-        ..header(8)
-    };
-    assert!(matches!(
-        Writer::anonymous(nameless),
-        Err(TapError::Field { field: "node", .. })
-    ));
+    assert_eq!(field(Reader::open(&path)), "io", "shorter than its capacity says");
+    assert!(matches!(Writer::anonymous(header(3)), Err(TapError::Field { field: "capacity", .. })));
+    let nameless = Header { node: String::new(), ..header(8) };
+    assert!(matches!(Writer::anonymous(nameless), Err(TapError::Field { field: "node", .. })));
     let nowhere = Writer::create(&directory.path().join("missing"), header(8));
     assert!(nowhere.is_err_and(|error| error.to_string().contains("missing")));
 }
@@ -252,11 +177,7 @@ fn a_reader_in_step_with_a_writer_sees_only_whole_records() {
     let told = Arc::clone(&done);
     let thread = std::thread::spawn(move || {
         for n in 1..=50_000u64 {
-            writer.point(&Point {
-                vip_id: n as u32,
-                server_id: !(n as u32),
-                ..point(1, n, n)
-            });
+            writer.point(&Point { vip_id: n as u32, server_id: !(n as u32), ..point(1, n, n) });
             if n % 7 == 0 {
                 writer.publish(n);
             }
@@ -268,10 +189,7 @@ fn a_reader_in_step_with_a_writer_sees_only_whole_records() {
     loop {
         let finished = done.load(Ordering::Acquire);
         for record in reader.points() {
-            assert_eq!(
-                (record.seq, record.vip_id, record.server_id),
-                (seen, record.probe_id as u32, !record.vip_id)
-            );
+            assert_eq!((record.seq, record.vip_id, record.server_id), (seen, record.probe_id as u32, !record.vip_id));
             assert!(record.probe_id > last);
             (seen, last) = (seen + 1, record.probe_id);
         }
@@ -294,11 +212,7 @@ fn write_until_killed() {
     let mut writer = Writer::create(directory.as_ref(), header(1 << 16)).unwrap();
     for n in 1.. {
         writer.count_in(1, 100);
-        writer.point(&Point {
-            vip_id: n as u32,
-            server_id: !(n as u32),
-            ..point(1, n, n)
-        });
+        writer.point(&Point { vip_id: n as u32, server_id: !(n as u32), ..point(1, n, n) });
         writer.publish(n);
         writer.beat(n);
     }
@@ -313,15 +227,10 @@ fn a_killed_writer_leaves_a_whole_file() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let path = directory
-        .path()
-        .join(file_name("ld-a1", 3, b"0123456789abcdef"));
+    let path = directory.path().join(file_name("ld-a1", 3, b"0123456789abcdef"));
     let wait = std::time::Instant::now();
     while !Reader::open(&path).is_ok_and(|reader| reader.state().write_cursor > 10_000) {
-        assert!(
-            wait.elapsed().as_secs() < 20,
-            "the child has written nothing"
-        );
+        assert!(wait.elapsed().as_secs() < 20, "the child has written nothing");
         std::thread::yield_now();
     }
     child.kill().unwrap(); // SIGKILL
@@ -332,10 +241,7 @@ fn a_killed_writer_leaves_a_whole_file() {
     assert_eq!(records.len() as u64, state.write_cursor);
     for (at, record) in records.iter().enumerate() {
         assert_eq!((record.seq, record.probe_id), (at as u64, at as u64 + 1));
-        assert_eq!(
-            (record.vip_id, record.server_id),
-            (record.probe_id as u32, !(record.probe_id as u32))
-        );
+        assert_eq!((record.vip_id, record.server_id), (record.probe_id as u32, !(record.probe_id as u32)));
     }
     assert!(!state.closed && state.heartbeat_ns > 0 && state.lost + state.write_cursor > 10_000);
     assert!(reader.counters().get(Counter::FramesIn) >= state.write_cursor);
