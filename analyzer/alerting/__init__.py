@@ -1,0 +1,1 @@
+"""Tells people: group, inhibit, silence, deliver. Fails open: rather twice than never."""

@@ -1,0 +1,28 @@
+"""A greater fault speaks for the smaller ones it causes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from analyzer.alerting.alert import Alert
+
+
+def inhibited(alert: Alert, firing: Iterable[Alert]) -> str | None:
+    """Why an alert is held back: the firing one that explains it; None when nothing does."""
+    for other in firing:
+        if other.fingerprint == alert.fingerprint:
+            continue
+        if other.family == "cluster_down":
+            same = alert.labels.get("cluster") == other.labels.get("cluster")
+            if alert.family in ("node_down", "jitter", "feed_lost") and same:
+                return f"{other.incident_id}: the whole cluster {other.labels.get('cluster')} is down"
+            if alert.family in ("vip_missing", "attack") and set(alert.vips) & set(other.vips):
+                return f"{other.incident_id}: the cluster of its VIP is down"
+        if other.family == "node_down" and set(alert.nodes) & set(other.nodes):
+            if alert.family in ("feed_lost", "jitter", "vip_missing"):
+                return f"{other.incident_id}: {other.labels.get('subject')} is down"
+            if alert.family == "real_server_dead":
+                return f"{other.incident_id}: its host is down"
+        if other.family == "collector_outage" and alert.family in ("feed_lost", "prober_lost"):
+            return f"{other.incident_id}: no feed lands at all"
+    return None

@@ -1,0 +1,207 @@
+"""The analyzer without its I/O: rows and a clock in; requests, notifications and durable state out."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from analyzer import journey, localize, remedy
+from analyzer.alerting import alert
+from analyzer.alerting.deliver import Outbox
+from analyzer.alerting.notify import Notifier
+from analyzer.alerting.receivers import Receiver
+from analyzer.alerting.silence import NewSilence, Silence
+from analyzer.detect import Detector
+from analyzer.feeds import Feeds
+from analyzer.findings import Finding
+from analyzer.incident import Book, Incident
+from analyzer.ledger import Ledger
+from analyzer.region import SECOND, ControlView, Region, Situation
+from analyzer.rows import Rows
+from analyzer.store import Store
+
+EVIDENCE_NS = 20 * SECOND
+MAX_SAMPLES = 5
+# After an outage of the feeds the picture must have been whole for this long before anything is done.
+THAW_NS = 10 * SECOND
+ALERT_MEMORY_NS = 24 * 3600 * SECOND
+REREAD_NS = 3 * SECOND
+LONGEST_REREAD_NS = 300 * SECOND
+
+
+@dataclass(slots=True)
+class Look:
+    """What one look gave: requests for control; the ids of notifications that were enqueued; incidents that changed."""
+
+    requests: list[remedy.Request] = field(default_factory=list)
+    notifications: list[str] = field(default_factory=list)
+    opened: list[Incident] = field(default_factory=list)
+    closed: list[Incident] = field(default_factory=list)
+
+
+class Engine:
+    """All parts in their order. One call of `look` a second; `take_answer` whenever control has answered."""
+
+    def __init__(
+        self, region: Region, store: Store, now_ns: int, receivers: Sequence[Receiver] = (), url: str = ""
+    ) -> None:
+        self.region = region
+        self.store = store
+        self.started_ns = now_ns
+        self.now_ns = now_ns
+        self.view = ControlView()
+        self.feeds = Feeds()
+        self.ledger = Ledger(region, self.feeds)
+        kept = store.get("ledger")
+        if kept is not None:
+            counted = [(p, b, f, list(a)) for p, b, f, a in kept["counted"]]
+            self.ledger.load_counted(counted, kept["totals"])
+        self.detector = Detector(now_ns)
+        self.book = Book(store)
+        self.remedy = remedy.Remedy(self.book, store)
+        self.notifier = Notifier(receivers, store, url)
+        self.outbox = Outbox(store)
+        self.silences: dict[str, Silence] = {s["id"]: Silence(**s) for s in store.silences()}
+        self.findings: list[Finding] = []
+        self.frozen = ""
+        self.lag_s = 0.0
+        self._url = url
+        self._unreadable_since: int | None = None
+        self._outage_ns = 0
+
+    def exchange_region(self, region: Region) -> None:
+        """Go on with a changed fleet document."""
+        self.region = region
+        self.ledger.region = region
+
+    def situation(self) -> Situation:
+        """The region and control's view of it now."""
+        return Situation(self.region, self.view)
+
+    def read_from(self, now_ns: int) -> int:
+        """From which event time on the warehouse must be read again, so that no late row is missed."""
+        landed = [self.feeds.landed(n) for n in self.feeds.names()]
+        low = min([now_ns - REREAD_NS, *landed]) - SECOND
+        return max(low, now_ns - LONGEST_REREAD_NS, self.started_ns - LONGEST_REREAD_NS)
+
+    def take(self, rows: Rows, now_ns: int) -> None:
+        """Take rows in; those known already are ignored."""
+        for feed in rows.feeds:
+            self.feeds.add(feed)
+        for loss in rows.losses:
+            self.feeds.add_loss(loss)
+        for point in rows.points:
+            if self.ledger.add_point(point, now_ns):
+                self.detector.add(point)
+        for probe in rows.probes:
+            self.ledger.add_probe(probe, now_ns)
+
+    def look(self, now_ns: int, rows: Rows | None, view: ControlView | None = None) -> Look:
+        """One turn. `rows` None: the warehouse could not be read. `view` None: control did not answer."""
+        self.now_ns = now_ns
+        if rows is None:
+            self._unreadable_since = self._unreadable_since or now_ns
+        else:
+            self._unreadable_since = None
+            self.take(rows, now_ns)
+        if view is not None:
+            self.view = view
+        self.lag_s = max(0, now_ns - self.feeds.latest_ns) / SECOND if self.feeds.latest_ns else 0.0
+        situation = self.situation()
+        before = dict(self.ledger.totals)
+        self.ledger.close(now_ns, situation)
+        if before != dict(self.ledger.totals):
+            self.store.put("ledger", {"totals": dict(self.ledger.totals), "counted": self.ledger.dump_counted()})
+        findings = self.detector.look(now_ns, self.ledger, self.feeds, situation, self._unreadable_since)
+        self.findings = findings
+        out = Look()
+        context = self._context(now_ns, situation, findings)
+        out.opened = self.book.take(findings, situation, now_ns, self._evidence)
+        self.book.clear(situation, self.detector.reports, now_ns)
+        out.requests = self.remedy.step(context)
+        if not any(f.family == "collector_outage" for f in findings):
+            out.closed = self.book.close_what_is_clean(now_ns, situation, lambda i: remedy.clean(i, context))
+        out.notifications = self._notify(now_ns)
+        self.store.commit()
+        return out
+
+    def _context(self, now_ns: int, situation: Situation, findings: Sequence[Finding]) -> remedy.Context:
+        outage = next((f for f in findings if f.family == "collector_outage"), None)
+        if outage is not None:
+            self._outage_ns = now_ns
+            self.frozen = outage.summary
+        elif self._outage_ns and now_ns - self._outage_ns < THAW_NS:
+            self.frozen = "the feeds have only just come back"
+        else:
+            self.frozen = ""
+        doubtful = {n for f in findings if f.family == "feed_lost" for n in f.nodes}
+        return remedy.Context(now_ns, situation, self.ledger, self.feeds, self.detector.reports, self.frozen, doubtful)
+
+    def _evidence(self, finding: Finding) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The numbers of a finding with the ranking of suspects, and sample probes with their journeys."""
+        situation = self.situation()
+        recent = [
+            e
+            for e in self.ledger.recent(self.now_ns - EVIDENCE_NS - 10 * SECOND)
+            if e.first_ns > self.now_ns - EVIDENCE_NS
+        ]
+        culprit = {("node", n) for n in finding.nodes}
+        if finding.subject_type != "node":
+            culprit |= {(finding.subject_type, finding.subject)}
+        if finding.subject_type == "vip":
+            culprit |= {("vip", self.region.vips[v].name) for v in finding.vips if v in self.region.vips}
+        ranking = localize.rank(recent, situation)
+        numbers = dict(finding.evidence)
+        numbers["localization"] = localize.summary(ranking, culprit)
+        samples = []
+        for probe_id in finding.samples[:MAX_SAMPLES]:
+            entry = self.ledger.get(probe_id)
+            if entry is not None:
+                samples.append(journey.of(entry))
+        return numbers, samples
+
+    def _notify(self, now_ns: int) -> list[str]:
+        alerts = [
+            alert.of(i, self._url)
+            for i in self.book.incidents.values()
+            if i.is_open or now_ns - i.closed_ns < ALERT_MEMORY_NS
+        ]
+        return self.notifier.step(alerts, list(self.silences.values()), now_ns)
+
+    def take_answer(self, answer: remedy.Answer, now_ns: int) -> None:
+        """Control has answered a request, or could not be reached."""
+        self.remedy.answered(answer, now_ns)
+        self.store.commit()
+
+    # silences
+
+    def add_silence(self, wanted: NewSilence, now_ns: int) -> Silence:
+        """Keep a silence; ValueError when it would never hold."""
+        starts = wanted.starts_ns if wanted.starts_ns is not None else now_ns
+        if wanted.ends_ns <= max(starts, now_ns):
+            raise ValueError("ends_ns: expected a time after now and after starts_ns")
+        silence = Silence(
+            id=f"sil-{secrets.token_hex(6)}",
+            matchers=wanted.matchers,
+            starts_ns=starts,
+            ends_ns=wanted.ends_ns,
+            created_by=wanted.created_by,
+            comment=wanted.comment,
+            created_ns=now_ns,
+        )
+        self._keep(silence)
+        return silence
+
+    def end_silence(self, identity: str, now_ns: int) -> Silence:
+        """End a silence now; KeyError when there is none of that id."""
+        old = self.silences[identity]
+        silence = old.model_copy(update={"ends_ns": min(old.ends_ns, now_ns)})
+        self._keep(silence)
+        return silence
+
+    def _keep(self, silence: Silence) -> None:
+        self.silences[silence.id] = silence
+        self.store.save_silence(silence.id, silence.model_dump())
+        self.store.commit()

@@ -1,0 +1,293 @@
+"""Incidents: opened under a stable fingerprint, kept with evidence and timeline, closed when the probes are clean.
+
+open -> acting (a migration runs) -> verifying (fresh probes decide) -> closed; and back to open when it returns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from analyzer import feeds as feed_states
+from analyzer.collapse import NodeReport
+from analyzer.findings import Finding
+from analyzer.region import SECOND, Situation
+from analyzer.store import Store
+
+OPEN, ACTING, VERIFYING, CLOSED = "open", "acting", "verifying", "closed"
+STATES = (OPEN, ACTING, VERIFYING, CLOSED)
+REOPEN_NS = 600 * SECOND
+# Families that close only when the finding itself has not been seen for two periods.
+NEEDS_ABSENCE = {
+    "jitter", "feed_lost", "collector_outage", "real_server_dead", "prober_lost", "vip_missing", "attack",
+}  # fmt: skip
+# Families that close only when the probes of their VIPs are clean.
+NEEDS_CLEAN = {"node_down", "cluster_down", "jitter", "vip_missing", "attack"}
+SEVERITY = {
+    "node_down": "critical",
+    "cluster_down": "critical",
+    "jitter": "critical",
+    "attack": "critical",
+    "collector_outage": "warning",
+    "feed_lost": "warning",
+    "real_server_dead": "warning",
+    "prober_lost": "warning",
+    "vip_missing": "warning",
+}
+
+
+@dataclass(slots=True)
+class Incident:
+    """One incident. Times are ns since 1970, 0 when not yet. `remedy`: what analyzer.remedy keeps here."""
+
+    id: str
+    fingerprint: str
+    family: str
+    kind: str
+    subject: str
+    subject_type: str
+    severity: str
+    region: str
+    az: str
+    cluster: str
+    named_nodes: list[str]
+    vips: list[int]
+    probers: list[str]
+    seen_by_vips: list[int]
+    summary: str
+    state: str
+    first_seen_ns: int
+    opened_ns: int
+    updated_ns: int
+    last_seen_ns: int
+    closed_ns: int = 0
+    cleared: bool = False
+    idle: bool = False
+    reopened: int = 0
+    evidence: dict[str, Any] = field(default_factory=dict)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    remedy: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_open(self) -> bool:
+        return self.state != CLOSED
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON document."""
+        return asdict(self)
+
+
+def fingerprint(family: str, subject: str) -> str:
+    """The stable name of a fault: 16 hex digits."""
+    return hashlib.sha256(f"{family}\0{subject}".encode()).hexdigest()[:16]
+
+
+Evidence = Callable[[Finding], tuple[dict[str, Any], list[dict[str, Any]]]]
+
+
+class Book:
+    """Every incident, in memory and in the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.incidents: dict[str, Incident] = {}
+        self._latest: dict[str, Incident] = {}
+        self._said: dict[str, str] = {}
+        for document in store.incidents():
+            incident = Incident(**document)
+            self.incidents[incident.id] = incident
+            self._latest[incident.fingerprint] = incident
+
+    def open_ones(self) -> list[Incident]:
+        """Incidents that are not closed, oldest first."""
+        return [i for i in self.incidents.values() if i.is_open]
+
+    def find(self, family: str, subject: str) -> Incident | None:
+        """The latest incident of a fault."""
+        return self._latest.get(fingerprint(family, subject))
+
+    def save(self, incident: Incident, now_ns: int) -> None:
+        """Write an incident down after a change."""
+        incident.updated_ns = now_ns
+        self._store.save_incident(
+            incident.id, incident.fingerprint, incident.state, incident.opened_ns, incident.as_dict()
+        )
+
+    def event(self, incident: Incident, now_ns: int, kind: str, text: str) -> None:
+        """Add a line to the timeline."""
+        self._store.add_event(incident.id, now_ns, kind, text)
+
+    def move(self, incident: Incident, state: str, now_ns: int, why: str) -> None:
+        """Change the state, and say why."""
+        if incident.state == state:
+            return
+        before, incident.state = incident.state, state
+        if state == CLOSED:
+            incident.closed_ns = now_ns
+        self.event(incident, now_ns, "state", f"{before} -> {state}: {why}")
+        self.save(incident, now_ns)
+
+    def _decide(self, now_ns: int, finding: Finding, decision: str, reason: str, incident_id: str = "") -> None:
+        key = f"{finding.family}/{finding.subject}"
+        if self._said.get(key) != decision + reason:
+            self._said[key] = decision + reason
+            self._store.add_decision(now_ns, "incident", finding.subject, decision, reason, incident_id)
+
+    def take(
+        self, findings: Iterable[Finding], situation: Situation, now_ns: int, evidence: Evidence
+    ) -> list[Incident]:
+        """Open, reopen or refresh incidents from confirmed findings; those opened or reopened now."""
+        changed = []
+        confirmed = [f for f in findings if f.confirmed]
+        # A cluster that is down explains its nodes: it goes first.
+        for finding in sorted(confirmed, key=lambda f: f.family != "cluster_down"):
+            known = self.find(finding.family, finding.subject)
+            if known is not None and known.is_open:
+                self._refresh(known, finding, now_ns)
+                continue
+            if finding.family == "node_down":
+                above = self.find("cluster_down", finding.cluster)
+                if above is not None and (above.is_open or not above.cleared):
+                    reason = f"explained by {above.id}: its cluster is down"
+                    self._decide(now_ns, finding, "not opened", reason, above.id)
+                    continue
+            if known is not None and not known.cleared:
+                reason = f"reported as {known.id}, and it has not come back since"
+                self._decide(now_ns, finding, "not opened", reason, known.id)
+                continue
+            if known is not None and now_ns - known.closed_ns < REOPEN_NS:
+                incident = self._reopen(known, finding, situation, now_ns, evidence)
+            else:
+                incident = self._open(finding, situation, now_ns, evidence)
+            self._decide(now_ns, finding, "opened", finding.summary, incident.id)
+            changed.append(incident)
+            if finding.family == "cluster_down":
+                self._absorb(incident, now_ns)
+        return changed
+
+    def _open(self, finding: Finding, situation: Situation, now_ns: int, evidence: Evidence) -> Incident:
+        print_ = fingerprint(finding.family, finding.subject)
+        region = situation.region
+        cluster = region.clusters.get(finding.cluster)
+        numbers, samples = evidence(finding)
+        incident = Incident(
+            id=f"inc-{now_ns // 1_000_000}-{print_[:8]}",
+            fingerprint=print_,
+            family=finding.family,
+            kind=finding.kind,
+            subject=finding.subject,
+            subject_type=finding.subject_type,
+            severity="warning" if finding.evidence.get("idle") else SEVERITY[finding.family],
+            region=region.fleet.region,
+            az=cluster.az if cluster else "",
+            cluster=finding.cluster,
+            named_nodes=list(finding.nodes),
+            vips=_affected(finding, situation),
+            probers=list(finding.probers),
+            seen_by_vips=list(finding.vips),
+            summary=finding.summary,
+            state=OPEN,
+            first_seen_ns=finding.since_ns,
+            opened_ns=now_ns,
+            updated_ns=now_ns,
+            last_seen_ns=now_ns,
+            idle=bool(finding.evidence.get("idle")),
+            evidence=numbers,
+            samples=samples,
+        )
+        self.incidents[incident.id] = incident
+        self._latest[print_] = incident
+        self.event(incident, finding.since_ns, "first_look", f"first look that showed it: {finding.kind}")
+        self.event(incident, now_ns, "opened", finding.summary)
+        self.save(incident, now_ns)
+        return incident
+
+    def _reopen(
+        self, incident: Incident, finding: Finding, situation: Situation, now_ns: int, evidence: Evidence
+    ) -> Incident:
+        incident.reopened += 1
+        incident.state, incident.closed_ns, incident.cleared = OPEN, 0, False
+        incident.kind, incident.summary, incident.last_seen_ns = finding.kind, finding.summary, now_ns
+        incident.vips = _affected(finding, situation)
+        incident.probers, incident.seen_by_vips = list(finding.probers), list(finding.vips)
+        incident.evidence, incident.samples = evidence(finding)
+        # What was done is remembered: an incident that comes back does not start a second action at once.
+        incident.remedy = {k: v for k, v in incident.remedy.items() if k == "acted_ns"}
+        self.event(incident, now_ns, "reopened", finding.summary)
+        self.save(incident, now_ns)
+        return incident
+
+    def _refresh(self, incident: Incident, finding: Finding, now_ns: int) -> None:
+        incident.last_seen_ns = now_ns
+        probers = sorted({*incident.probers, *finding.probers})
+        vips = sorted({*incident.seen_by_vips, *finding.vips})
+        grown = probers != incident.probers or vips != incident.seen_by_vips
+        incident.probers, incident.seen_by_vips = probers, vips
+        if incident.kind != finding.kind and finding.kind != "isolated":
+            self.event(incident, now_ns, "kind", f"{incident.kind} -> {finding.kind}: {finding.summary}")
+            incident.kind, incident.summary = finding.kind, finding.summary
+            grown = True
+        if grown:
+            self.save(incident, now_ns)
+
+    def _absorb(self, above: Incident, now_ns: int) -> None:
+        for incident in self.open_ones():
+            if incident.family == "node_down" and incident.subject in above.named_nodes:
+                incident.cleared = True
+                self.event(incident, now_ns, "absorbed", f"its whole cluster is down: {above.id}")
+                self.move(incident, CLOSED, now_ns, f"absorbed by {above.id}")
+
+    def clear(self, situation: Situation, reports: Mapping[str, NodeReport], now_ns: int) -> None:
+        """Note which nodes have come back, so that a next failure counts as a new one."""
+        for incident in self._latest.values():
+            if incident.cleared or incident.family not in ("node_down", "cluster_down"):
+                continue
+            if all(_is_back(n, situation, reports) for n in incident.named_nodes):
+                incident.cleared = True
+                self.event(incident, now_ns, "back", f"{', '.join(incident.named_nodes)} forwards again")
+                self.save(incident, now_ns)
+
+    def close_what_is_clean(
+        self, now_ns: int, situation: Situation, clean: Callable[[Incident], tuple[bool, str]]
+    ) -> list[Incident]:
+        """Close what is over; the incidents closed now."""
+        closed = []
+        quiet = 2 * situation.region.period_ns
+        for incident in self.open_ones():
+            if incident.remedy.get("status") in ("posting", "posted"):
+                continue
+            if incident.family in NEEDS_ABSENCE and now_ns - incident.last_seen_ns < quiet:
+                continue
+            if incident.idle or (incident.family in NEEDS_CLEAN and not incident.vips):
+                done, why = incident.cleared, "the node is back"
+            elif incident.family in NEEDS_CLEAN:
+                done, why = clean(incident)
+            else:
+                done, why = True, f"not seen for {quiet / SECOND:.0f} s"
+            if done:
+                incident.cleared = incident.cleared or incident.family not in ("node_down", "cluster_down")
+                self.move(incident, CLOSED, now_ns, why)
+                closed.append(incident)
+        return closed
+
+
+def _affected(finding: Finding, situation: Situation) -> list[int]:
+    region = situation.region
+    if finding.family in ("node_down", "cluster_down", "jitter") and finding.cluster:
+        role = region.clusters[finding.cluster].role if finding.cluster in region.clusters else ""
+        if role == "clb":
+            return situation.vips_of(finding.cluster)
+    return list(finding.vips)
+
+
+def _is_back(node: str, situation: Situation, reports: Mapping[str, NodeReport]) -> bool:
+    report = reports.get(node)
+    if report is None:
+        return False
+    if report.verdict in ("ok", "maintenance"):
+        return True
+    if report.verdict in ("idle", "learning"):
+        return report.feed == feed_states.BEATING and situation.view.state(node) == "up"
+    return False
