@@ -83,6 +83,9 @@ def fleet_check(
 def demo(
     json_: Json = False,
     keep: Annotated[bool, typer.Option("--keep", envvar="KEEP", help="Leave the region running.")] = False,
+    fabric: Annotated[
+        bool, typer.Option("--fabric", help="Over the in-process fabric, even where namespaces would do.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Where report.json and timeline.svg go.")] = Path("out/demo"),
     directory: region.Directory = None,
 ) -> None:
@@ -91,7 +94,7 @@ def demo(
 
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out}: expected a directory")
-    held = story.run(region.run_at(directory), out, keep=keep, as_json=json_)
+    held = story.run(region.run_at(directory), out, keep=keep, as_json=json_, fabric=fabric)
     raise typer.Exit(0 if held else FAILED)
 
 

@@ -40,12 +40,13 @@ class Deadline:
         return max(0.0, min(at_most, self._end - time.monotonic()))
 
 
-def run(place: Run, out: Path, keep: bool = False, as_json: bool = False) -> bool:
+def run(place: Run, out: Path, keep: bool = False, as_json: bool = False, fabric: bool = False) -> bool:
     """Tell the story; whether everything held. Writes report.json and timeline.svg into `out`.
 
-    Without root or namespaces the same story is told over the in-process fabric, after one line that says so.
+    Without root or namespaces (or with `fabric`) the same story is told over the in-process fabric, after one line that
+    says so.
     """
-    why_not = namespaces.supported()
+    why_not = "asked to" if fabric else namespaces.supported()
     if why_not:
         Screen(as_json).note(f"{why_not}; the story runs over the in-process fabric instead.")
         return tell(place, out, keep, as_json, FABRIC_MODE)
@@ -54,6 +55,8 @@ def run(place: Run, out: Path, keep: bool = False, as_json: bool = False) -> boo
 
 def tell(place: Run, out: Path, keep: bool, as_json: bool, mode: str) -> bool:
     """The story over namespaces or over the in-process fabric: the same acts, observers and bounds."""
+    if region.find(place) is not None:
+        raise LabError(f"a region is up already in {place.root}: take it down with `tgw lab down` first")
     screen = Screen(as_json)
     deadline = Deadline(LIMIT_S)
     began = time.monotonic()
@@ -63,9 +66,7 @@ def tell(place: Run, out: Path, keep: bool, as_json: bool, mode: str) -> bool:
     try:
         with screen:
             parts = [p for p in region.ALL_PARTS if p != "traffic"]
-            lab, made = region.up(place, topology, screen.step, parts, mode=mode)
-            if not made:
-                raise LabError("a region is up already: take it down with `tgw lab down` first")
+            lab, _ = region.up(place, topology, screen.step, parts, mode=mode)
             report["up_after_s"] = round(time.monotonic() - began, 1)
             _tell(lab, screen, deadline, report, events)
             if keep:

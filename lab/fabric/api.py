@@ -1,122 +1,24 @@
-"""The APIs of the fabric: each simulated node's own (that of gateway/node.py), and the lab's handle on it all."""
+"""The APIs of the fabric: each simulated node's own (gateway.node_api), and the lab's handle on it all."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, HTTPException
 from pydantic import Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contract.documents import Strict
-from lab.fabric.node import Life, Node, Refused, Stale
+from gateway import node_api
+from lab.fabric.node import Life, Node
 from service.listen import Listen, server
 
-BODY_LIMIT = 4 << 20
 FROZEN_LIMIT_S, FROZEN_POLL_S = 120.0, 0.1
-
-
-class Injected(Strict):
-    """A fault of the pipelines' own, as the node API takes it."""
-
-    kind: Literal["encap_fail", "loss_silent", "loss_visible", "delay", "stuck_worker", "vip_missing", "reply_loss"]
-    probability: Annotated[float, Field(ge=0, le=1)] = 1.0
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
-    worker: Annotated[int, Field(ge=0, le=64)] | None = None
-    delay_us: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    vip_id: Annotated[int, Field(ge=1)] | None = None
-
-
-def node_api(config_error: type[Exception]) -> FastAPI:
-    """The node API. `Door` puts the node into the scope. `config_error`: what wrong tables raise."""
-    app = FastAPI(title="tgw node (simulated)")
-
-    def node_of(request: Request) -> Node:
-        node: Node = request.scope["tgw_node"]
-        return node
-
-    @app.get("/v1/status")
-    async def status(request: Request) -> dict[str, Any]:
-        node = node_of(request)
-        return {
-            "node": node.name,
-            "role": node.role,
-            "boot_id": node.boot_id,
-            "pid": os.getpid(),
-            "epoch": node.epoch,
-            "started_ns": node.started_ns,
-            "workers": len(node.counters()),
-            "uptime_s": round(node.uptime_s, 3),
-            "faults": node.faults,
-            "speaker": node.speaker.status(),
-            "simulated": True,
-        }
-
-    @app.get("/v1/counters")
-    async def counters(request: Request) -> dict[str, dict[str, Any]]:
-        return node_of(request).counters()
-
-    @app.put("/v1/desired")
-    async def desired(request: Request) -> JSONResponse:
-        node = node_of(request)
-        body = await _body(request)
-        try:
-            tables = json.loads(body)
-        except ValueError as error:
-            return _problems([("", "JSON", str(error))])
-        if not isinstance(tables, dict):
-            return _problems([("", "an object", type(tables).__name__)])
-        try:
-            return JSONResponse({"epoch": node.apply(tables)})
-        except Stale as error:
-            return JSONResponse({"detail": str(error)}, 409)
-        except Refused as error:
-            return _problems(error.problems)
-        except config_error as error:
-            return _problems(getattr(error, "problems", [("", "tables", str(error))]))
-
-    @app.get("/v1/faults")
-    async def faults(request: Request) -> list[dict[str, Any]]:
-        return node_of(request).faults
-
-    @app.post("/v1/faults")
-    async def inject(request: Request, fault: Injected) -> list[dict[str, Any]]:
-        node = node_of(request)
-        try:
-            node.inject(fault.model_dump(exclude_none=True))
-        except ValueError as error:
-            raise HTTPException(422, str(error)) from None
-        return node.faults
-
-    @app.delete("/v1/faults")
-    async def clear(request: Request) -> list[dict[str, Any]]:
-        node_of(request).clear_faults()
-        return []
-
-    return app
-
-
-async def _body(request: Request) -> bytes:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_LIMIT:
-            raise HTTPException(413, f"expected at most {BODY_LIMIT} bytes")
-    return body
-
-
-def _problems(problems: list[tuple[str, str, str]]) -> JSONResponse:
-    listed = [{"path": p, "expected": e, "found": f} for p, e, f in problems]
-    text = "; ".join(f"{p or '(whole document)'}: expected {e}, found {f}" for p, e, f in problems)
-    return JSONResponse({"detail": text, "problems": listed}, 422)
 
 
 class Door:
@@ -135,7 +37,6 @@ class Door:
             if self._node.life is not Life.UP:
                 # A dead process says nothing: no answer is what the other end would see.
                 return
-            scope["tgw_node"] = self._node
         await self._app(scope, receive, send)
 
 
@@ -165,14 +66,13 @@ def quiet_server(app: ASGIApp, socket: Path) -> uvicorn.Server:
 class Servers:
     """One API server per living node, on its socket; gone while the node is dead."""
 
-    def __init__(self, app: ASGIApp, socket_of: Callable[[str], Path]) -> None:
-        self._app = app
+    def __init__(self, socket_of: Callable[[str], Path]) -> None:
         self._socket_of = socket_of
         self._running: dict[str, tuple[uvicorn.Server, asyncio.Task[None]]] = {}
 
     def open(self, node: Node) -> None:
         """Begin to serve a node."""
-        quiet = quiet_server(Door(self._app, node), self._socket_of(node.name))
+        quiet = quiet_server(Door(node_api.create(node.name, node), node), self._socket_of(node.name))
         self._running[node.name] = quiet, asyncio.create_task(quiet.serve())
 
     def shut(self, node: str) -> None:

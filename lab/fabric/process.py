@@ -16,7 +16,7 @@ import structlog
 from pydantic import Field
 
 from contract.documents import Strict
-from lab.fabric.api import Load, Order, Servers, lab_api, node_api, quiet_server
+from lab.fabric.api import Load, Order, Servers, lab_api, quiet_server
 from lab.fabric.engine import Fabric
 from lab.fabric.node import Life, Pipeline
 from lab.fabric.region import Region
@@ -87,6 +87,7 @@ class Process:
         }
         self._region = Region(
             self._topology,
+            self._run,
             self._fabric,
             settings.seed,
             read_key(settings.key_file),
@@ -94,7 +95,7 @@ class Process:
             record=lambda name, closed: self._record(name, closed),
             note=lambda name, request: self._note(name, request),
         )
-        self._servers = Servers(node_api(_dataplane.ConfigError), self._run.socket)
+        self._servers = Servers(self._run.socket)
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._asking = False

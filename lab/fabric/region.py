@@ -6,13 +6,17 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 
+from contract.documents import check
+from gateway.node_state import NodeSettings
+from lab import documents
 from lab.fabric.engine import Fabric
 from lab.fabric.hosts import HttpClient, HttpServer
-from lab.fabric.node import Node, Pipeline, Ports
+from lab.fabric.node import Node, Pipeline
 from lab.fabric.router import Attachment, Router
 from lab.fabric.speaker import Session, Speaker
 from lab.fabric.witness import Witness
-from lab.topology import EDGE, EDGE_MTU, FABRIC, Link, Side, Topology
+from lab.state import Run
+from lab.topology import EDGE, EDGE_MTU, FABRIC, GATEWAY4, GATEWAY6, Link, Side, Topology
 from lab.traffic import Request, targets
 from prober.judge import Closed
 
@@ -22,13 +26,14 @@ Boot = Callable[[str, str], tuple[Pipeline, str]]
 class Region:
     """A region in one process. Nothing runs until `start`, and time stands until the fabric is advanced.
 
-    `boot`: (node, role) -> fresh pipelines and their boot id. `record`: (prober, closed probe) -> written or not.
-    `note`: (client, request).
+    `run`: where the nodes' settings say that files are; nothing is written there. `boot`: (node, role) -> fresh
+    pipelines and their boot id. `record`: (prober, closed probe) -> written or not. `note`: (client, request).
     """
 
     def __init__(
         self,
         topology: Topology,
+        run: Run,
         fabric: Fabric,
         seed: int,
         key: bytes,
@@ -38,6 +43,7 @@ class Region:
     ) -> None:
         self.topology = topology
         self.fabric = fabric
+        self._run = run
         self._boot = boot
         self.edge = Router(fabric, EDGE, seed, inner_hash=False, answers_icmp=False)
         self.fabric_router = Router(fabric, FABRIC, seed + 1, inner_hash=True, answers_icmp=True)
@@ -83,23 +89,21 @@ class Region:
             edge = topology.link(name, "edge")
             sessions.append(Session("edge", "edge", self.edge, edge.index))
             ports.append(self._port(1, edge))
-        servers: dict[int, tuple[int, str]] = {}
-        keys = {s.name: s.key for s in topology.fleet.real_servers}
-        mine = [s for s in topology.server_links if s.host == name]
-        for server in mine:
-            ports.append(
-                {
-                    "index": server.port,
-                    "interface": server.interface,
-                    "mac": server.host_mac,
-                    "next_hop_mac": server.mac,
-                    "mtu": 1500,
-                    "host_addresses": ["169.254.1.1", "fe80::1"],
-                }
-            )
-            servers[keys[server.server]] = (server.port, server.mac)
+        ports += [
+            {
+                "index": server.port,
+                "interface": server.interface,
+                "mac": server.host_mac,
+                "next_hop_mac": server.mac,
+                "mtu": EDGE_MTU,
+                "host_addresses": [GATEWAY4, GATEWAY6],
+            }
+            for server in topology.server_links
+            if server.host == name
+        ]
+        settings = check(documents.node(topology, self._run, name), NodeSettings, f"the settings of {name}")
         speaker = Speaker(self.fabric, name, sessions)
-        node = Node(self.fabric, name, role, Ports(ports, servers), speaker, lambda: self._boot(name, role))
+        node = Node(self.fabric, settings, ports, speaker, lambda: self._boot(name, role))
         self._attach(node, link)
         if role == "eip":
             self._attach(node, topology.link(name, "edge"), 1)

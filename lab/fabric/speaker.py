@@ -64,7 +64,7 @@ class Speaker:
         """The node's workers have turned."""
         self._beaten = now
 
-    def gone(self, now: int) -> None:
+    def gone(self) -> None:
         """The node's process has ended: its file descriptor says so at once."""
         self._beaten = None
         # The next life starts without tables, and so without routes.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contract.vocabulary import Outcome
+from gateway.node_state import Refused, Stale
 from lab.fabric.engine import Fabric
-from lab.fabric.node import Pipeline, Refused, Stale
+from lab.fabric.node import Pipeline
 from lab.fabric.region import Region
+from lab.state import Run
 from lab.topology import Size, Topology
 from lab.traffic import Request
 from prober.judge import Closed
@@ -43,6 +46,7 @@ class World:
 
         self.region = Region(
             self.topology,
+            Run(Path("/nowhere")),
             self.fabric,
             seed,
             bytes.fromhex(KEY),
@@ -61,7 +65,7 @@ class World:
         self.placement = placement
         for name, wanted in tables(self.topology, self.epoch, placement, KEY).items():
             if self.region.nodes[name].life.value == "up":
-                self.region.nodes[name].apply(wanted)
+                self.region.nodes[name].take(wanted)
 
     def run(self, seconds: float) -> None:
         self.fabric.advance(self.fabric.now + int(seconds * SECOND))
@@ -71,7 +75,7 @@ class World:
         return Counter(r.outcome for r in self.requests if r.start_ns >= ns)
 
     def frames_in(self, node: str) -> int:
-        return sum(w.get("frames_in", 0) for w in self.region.nodes[node].counters().values())
+        return sum(w.get("frames_in", 0) for w in self.region.nodes[node].counters())
 
     @property
     def outcomes(self) -> Counter[Outcome]:
@@ -160,7 +164,7 @@ def test_a_restarted_node_announces_nothing_before_it_has_tables() -> None:
     world.run(1)
     assert node.boot_id != boot
     assert (node.epoch, world.region.fabric_router.announced("ld-a1")) == (0, [])
-    node.apply(tables(world.topology, 9, world.placement, KEY)["ld-a1"])
+    node.take(tables(world.topology, 9, world.placement, KEY)["ld-a1"])
     world.run(0.3)
     assert len(world.region.fabric_router.announced("ld-a1")) == 1 + len(world.topology.fleet.vips)
 
@@ -195,14 +199,14 @@ def test_tables_are_applied_whole_or_not_at_all() -> None:
     host, ld = world.region.nodes["host-1"], world.region.nodes["ld-a1"]
     strange: dict[str, Any] = good["host-1"] | {"epoch": 9, "vswitch": {"servers": [{"id": 9, "key": 999, "vips": []}]}}
     with pytest.raises(Refused, match="999"):
-        host.apply(strange)
+        host.take(strange)
     assert host.epoch == world.epoch
     with pytest.raises(Stale):
-        ld.apply(good["ld-a1"] | {"epoch": world.epoch - 1})
+        ld.take(good["ld-a1"] | {"epoch": world.epoch - 1})
     broken = good["ld-a1"] | {"epoch": 9}
     broken["clb"] = broken["clb"] | {"vips": [broken["clb"]["vips"][0] | {"address": "nonsense"}]}
     with pytest.raises(ValueError, match=r"vips\[0\]|address"):
-        ld.apply(broken)
+        ld.take(broken)
     assert ld.epoch == world.epoch
     assert len(world.region.fabric_router.announced("ld-a1")) == 1 + len(world.topology.fleet.vips)
 
