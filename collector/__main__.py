@@ -83,14 +83,12 @@ class Process:
         while end is None or (self._core.pending() and self._reachable and time.monotonic() < end):
             now = time.time_ns()
             wake = self._core.turn(now) if end is None else now + 50_000_000
-            self._ship(now)
-            if not self._shipper.busy and (retry := self._schedule.wake(self._core.pending(), now)) is not None:
-                wake = min(wake, retry)
+            sleep = min((wake - time.time_ns()) / 1e9, self._ship())
             if now >= self._next_report:
                 self._next_report = now + _REPORT_NS
                 self._report()
             try:
-                event = self.events.get(timeout=max(0.001, (wake - time.time_ns()) / 1e9))
+                event = self.events.get(timeout=max(0.001, sleep))
             except queue.Empty:
                 continue
             if event is None:
@@ -101,12 +99,16 @@ class Process:
         self._report()
         self._core.close()
 
-    def _ship(self, now: int) -> None:
+    def _ship(self) -> float:
+        """Give the shipper its next batch; seconds until there may be one to give."""
+        now = time.monotonic_ns()
         while not self._shipper.busy and (name := self._schedule.next(self._core.pending(), now)) is not None:
             data = self._core.load(name)
             if data is not None:
                 self._shipper.busy = True
                 self._shipper.jobs.put((name, data))
+        wake = None if self._shipper.busy else self._schedule.wake(self._core.pending(), now)
+        return 3600.0 if wake is None else (wake - now) / 1e9
 
     def _take(self, name: str, error: Exception | None) -> None:
         self._shipper.busy = False
@@ -122,9 +124,9 @@ class Process:
             log.warning(f"warehouse {kind}", batch=name, problem=str(error)[:500])
         self._reachable = False
         if isinstance(error, Refused):
-            self._schedule.refused(name, time.time_ns())
+            self._schedule.refused(name, time.monotonic_ns())
         else:
-            self._schedule.unavailable(time.time_ns())
+            self._schedule.unavailable(time.monotonic_ns())
 
     def _report(self) -> None:
         usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -77,6 +77,7 @@ class Collector:
         self._say = say
         self._lives: dict[str, _Life] = {}
         self._refused: dict[str, object] = {}
+        self._unopened: set[str] = set()
         self._pending: dict[str, tuple[Segment, ...]] = {}
         self._reported_lost: dict[str, int] = {}
         self._safe: dict[TapKey, int] = {}
@@ -116,7 +117,7 @@ class Collector:
 
     def turn(self, now_ns: int, *, at_once: bool = False) -> int:
         """Do what is due (read in any case, when `at_once`); when to turn again [ns since 1970]."""
-        if at_once or now_ns >= self._next_poll or self._next_poll - now_ns > 60_000_000_000:
+        if at_once or _due(now_ns, self._next_poll, self._intervals.poll_behind_s):
             self._discover()
             self._read(now_ns)
             self._retire(now_ns)
@@ -152,9 +153,15 @@ class Collector:
     def _open(self, name: str, stamp: object) -> None:
         try:
             buffer = self._directory.open(name)
-        except OSError as error:
-            self._refuse(name, stamp, str(error))
+        except FileNotFoundError:
             return
+        except OSError as error:
+            # The file may be fine: it is tried again each time, and complained about once.
+            if name not in self._unopened:
+                self._unopened.add(name)
+                self._say("tap cannot be opened", tap=name, problem=str(error))
+            return
+        self._unopened.discard(name)
         try:
             tap = Tap(name, buffer)
             state = tap.state()
@@ -272,12 +279,12 @@ class Collector:
 
     def _watch(self, now_ns: int) -> dict[str, list[list[Any]]]:
         rows: dict[str, list[list[Any]]] = {}
-        if now_ns >= self._next_feeds or self._next_feeds - now_ns > 60_000_000_000:
-            self._next_feeds = now_ns + round(self._intervals.feeds_s * 1e9)
+        if _due(now_ns, self._next_feeds, self._intervals.feeds_s):
+            self._next_feeds = _next_tick(now_ns, self._intervals.feeds_s)
             if feeds := self._feeds(now_ns):
                 rows["feeds"] = feeds
-        if now_ns >= self._next_counters or self._next_counters - now_ns > 60_000_000_000:
-            self._next_counters = now_ns + round(self._intervals.counters_s * 1e9)
+        if _due(now_ns, self._next_counters, self._intervals.counters_s):
+            self._next_counters = _next_tick(now_ns, self._intervals.counters_s)
             if counters := self._counters(now_ns):
                 rows["node_counters"] = counters
         return rows
@@ -400,6 +407,17 @@ class Collector:
                 if s.kept and (cursors.get(_key(s)) is None or cursors[_key(s)] > s.first)
             ]
         return rows
+
+
+def _due(now_ns: int, at_ns: int, every_s: float) -> bool:
+    """Whether a time has come, or lies so far ahead that the clock must have been set back."""
+    return now_ns >= at_ns or at_ns - now_ns > 2e9 * every_s
+
+
+def _next_tick(now_ns: int, every_s: float) -> int:
+    """The next whole multiple of an interval: readings that come a little late do not add up to a slower pace."""
+    every = round(every_s * 1e9)
+    return (now_ns // every + 1) * every
 
 
 def _key(segment: Segment) -> TapKey:

@@ -27,7 +27,8 @@ class Warehouse(Strict):
 class Intervals(Strict):
     """How often things are done."""
 
-    poll_s: Seconds = 0.25
+    # A record waits for half of this on average; each reading costs a handful of inserts.
+    poll_s: Seconds = 0.4
     feeds_s: Seconds = 1.0
     counters_s: Seconds = 2.0
     # While shipping lags, taps are read less often, so that the backlog is few large batches and not many small ones.

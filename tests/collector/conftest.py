@@ -198,7 +198,7 @@ class World:
         self.writers: list[Writer] = []
         self.said: list[tuple[str, dict[str, Any]]] = []
         self.spool_max_bytes = spool_max_bytes
-        self.intervals = intervals or Intervals(retire_after_s=1)
+        self.intervals = intervals or Intervals(poll_s=0.25, retire_after_s=1)
         self.collector: Collector | None = None
         self.schedule = Schedule(random.Random(1))
 

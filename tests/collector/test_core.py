@@ -299,6 +299,17 @@ def test_counters_are_written_when_they_change(new_world: Callable[..., World]) 
     assert sorted(rows) == [("ld1", "drop.FLOW_LIMIT", 2**63), ("ld1", "frames_in", 10), ("ld1", "frames_in", 11)]
 
 
+@pytest.mark.parametrize("step", [-3600, -3, 3600])
+def test_a_set_clock_does_not_stop_the_reading(world: World, step: int) -> None:
+    node = world.writer()
+    world.run(1)
+    world.now += step * SECOND
+    node.write(3)
+    world.run(5)
+    assert world.records() == world.written()
+    assert node.state.read_cursor == 3
+
+
 def test_batches_say_what_came_from_where(world: World) -> None:
     node = world.writer(worker=3)
     node.write(5)
