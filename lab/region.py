@@ -188,8 +188,9 @@ def _make(run: Run, topology: Topology, report: Report, parts: Sequence[str], mo
         "traffic": lambda: start_traffic(run, topology, report),
     }
     if mode == FABRIC_MODE:
-        # One process holds the nodes, and the routers, real servers and probers that they need.
-        steps |= dict.fromkeys(("routers", "servers", "probers"), lambda: None)
+        # One process holds the nodes, and the routers, real servers, probers and clients.
+        steps |= dict.fromkeys(("routers", "servers"), lambda: None)
+        steps["probers"] = lambda: launch.probe(run)
         steps["nodes"] = lambda: _fabric(run, topology, report)
         steps["traffic"] = lambda: start_simulated_traffic(run)
     for name in ALL_PARTS:

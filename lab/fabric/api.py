@@ -79,7 +79,7 @@ class Servers:
         """Stop at once, as a killed process does: connections break, the socket refuses."""
         if node in self._running:
             running, _ = self._running.pop(node)
-            running.should_exit = running.force_exit = True
+            running.should_exit = True
             for listener in running.servers if hasattr(running, "servers") else []:
                 listener.close()
             for connection in list(running.server_state.connections):
@@ -120,9 +120,12 @@ class Load(Strict):
 
 
 def lab_api(
-    order: Callable[[Order], None], ask: Callable[[Load], None], state: Callable[[], dict[str, Any]]
+    order: Callable[[Order], None],
+    probe: Callable[[], None],
+    ask: Callable[[Load], None],
+    state: Callable[[], dict[str, Any]],
 ) -> FastAPI:
-    """The lab's handle: faults of processes, the start of the traffic, the account of frames."""
+    """The lab's handle: faults of processes, the start of probes and traffic, the account of frames."""
     app = FastAPI(title="tgw fabric (simulated)")
 
     @app.get("/v1/state")
@@ -135,6 +138,11 @@ def lab_api(
             order(wanted)
         except (KeyError, ValueError) as error:
             raise HTTPException(409, str(error).strip("'")) from None
+        return state()
+
+    @app.post("/v1/probing")
+    async def post_probing() -> dict[str, Any]:
+        probe()
         return state()
 
     @app.post("/v1/traffic")

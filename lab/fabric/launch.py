@@ -55,6 +55,11 @@ def order(run: Run, kind: str, nodes: Sequence[str]) -> None:
     _call(run, "POST", "/v1/orders", {"kind": kind, "nodes": list(nodes)})
 
 
+def probe(run: Run) -> None:
+    """Let the probers begin; those that have begun go on. LabError."""
+    _call(run, "POST", "/v1/probing", None)
+
+
 def ask(run: Run, rate: float, kept: int) -> None:
     """Let the simulated clients begin; those that have begun go on. LabError."""
     if not state(run)["asking"]:

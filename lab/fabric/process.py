@@ -98,6 +98,7 @@ class Process:
         self._servers = Servers(self._run.socket)
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
+        self._probing = False
         self._asking = False
         self._worst_lag_ns = 0
 
@@ -110,9 +111,8 @@ class Process:
         for node in self._region.nodes.values():
             self._servers.open(node)
         await self._servers.ready(30)
-        handle = quiet_server(lab_api(self._order, self._ask, self._state), self._settings.socket)
+        handle = quiet_server(lab_api(self._order, self._probe, self._ask, self._state), self._settings.socket)
         serving = asyncio.create_task(handle.serve())
-        self._region.probe()
         self._beat_probers()
         # What is built now stays: the collector of garbage need not look at it again and again.
         gc.freeze()
@@ -195,6 +195,12 @@ class Process:
                 self._servers.open(node)
         self._wake.set()
 
+    def _probe(self) -> None:
+        if not self._probing:
+            self._probing = True
+            self._region.probe()
+            self._wake.set()
+
     def _ask(self, load: Load) -> None:
         if self._asking:
             raise ValueError("the clients ask already")
@@ -210,6 +216,7 @@ class Process:
             "now_ns": self._fabric.now,
             "nodes": {name: node.life.value for name, node in self._region.nodes.items()},
             "routes": {"edge": len(self._region.edge), "fabric": len(self._region.fabric_router)},
+            "probing": self._probing,
             "asking": self._asking,
             "frames": {
                 "originated": account.originated,
