@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import Literal, final
 
-__all__ = ["ConfigError", "DeviceError", "Node", "Pipeline", "read_pcap", "write_pcap"]
+__all__ = ["ConfigError", "DeviceError", "Node", "Pipeline", "read_pcap", "read_tap", "write_pcap"]
 
 _Role = Literal["eip", "clb", "vswitch"]
 _Fault = Literal["encap_fail", "loss_silent", "loss_visible", "delay", "stuck_worker", "vip_missing", "reply_loss"]
@@ -132,3 +132,6 @@ def read_pcap(path: str | PathLike[str]) -> list[tuple[int, bytes]]:
 
 def write_pcap(path: str | PathLike[str], frames: Sequence[tuple[int, bytes]]) -> None:
     """Write (ns since 1970, frame) pairs to a capture file, made anew. DeviceError."""
+
+def read_tap(path: str | PathLike[str]) -> bytes:
+    """The packed point records that a tap file still holds, the oldest first. DeviceError; ValueError for no tap."""

@@ -54,6 +54,12 @@ impl Wire {
         self.lock().from.drain(..).collect()
     }
 
+    /// Another device on this wire, for `port`, that only sends: the wire is shared, as an interface is.
+    #[must_use]
+    pub fn sender(&self, port: u16) -> impl Device + use<> {
+        Sender(Memory { port, wire: self.clone() })
+    }
+
     /// Frames still on their way to the device.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -68,6 +74,26 @@ impl Wire {
     fn lock(&self) -> MutexGuard<'_, Queues> {
         // The queues are whole after every statement, so a panic of the other end spoils nothing.
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Sender(Memory);
+
+impl Device for Sender {
+    fn port(&self) -> u16 {
+        self.0.port
+    }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        None
+    }
+
+    fn receive(&mut self, _: Nanos, _: &mut [Frame]) -> usize {
+        0
+    }
+
+    fn send(&mut self, now: Nanos, frames: &[Frame], chosen: &[usize], refused: &mut Vec<usize>) {
+        self.0.send(now, frames, chosen, refused);
     }
 }
 

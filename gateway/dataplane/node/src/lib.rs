@@ -22,5 +22,5 @@ pub use config::{Config, Kind, Port};
 pub use engine::{Engine, Outlet};
 pub use fault::{Fault, FaultError, FaultKind};
 pub use inline::Inline;
-pub use node::{DeviceSet, Node, NodeError, WorkerCounters};
+pub use node::{DeviceSet, MakePipeline, Node, NodeError, WorkerCounters};
 pub use ring::{ring, Consumer, Producer};

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tgw_contract::Role;
 use tgw_device::af_packet::Receive;
 use tgw_device::{AfPacket, Device, DeviceError};
-use tgw_forward::{pipeline, ConfigError, Dispatcher, Options, Tables};
+use tgw_forward::{pipeline, ConfigError, Dispatcher, Options, Pipeline, Tables};
 use tgw_tap::{Counters, Header, TapError, Writer};
 
 use crate::clock;
@@ -25,6 +25,9 @@ use crate::worker::{DispatchLoop, Ports, RingLoop, RunToCompletion, DISPATCHER};
 
 /// The devices of one thread, in the order of [`Node::taps`]: one set for each.
 pub type DeviceSet = Vec<Box<dyn Device>>;
+
+/// Makes the pipeline of the worker of this number.
+pub type MakePipeline = dyn Fn(u16) -> Box<dyn Pipeline>;
 
 /// How long [`Node::apply`] waits for the workers.
 const ACKNOWLEDGE: Duration = Duration::from_secs(1);
@@ -139,6 +142,14 @@ impl Node {
 
     /// Start on these devices: for each thread those that it receives from, or (a CLB's workers) sends to.
     pub fn start_with(&mut self, sets: Vec<DeviceSet>) -> Result<(), NodeError> {
+        let role = self.checked.role;
+        let options =
+            Options { flow_capacity: self.config.flow_capacity, seed: self.config.seed, workers: self.checked.workers };
+        self.start_on(sets, &move |worker| pipeline(role, worker, &options))
+    }
+
+    /// Start on these devices and pipelines; `make` makes the pipeline of the worker of this number.
+    pub fn start_on(&mut self, sets: Vec<DeviceSet>, make: &MakePipeline) -> Result<(), NodeError> {
         if self.started {
             return Err(NodeError::State("the node was started before: make a new one"));
         }
@@ -146,8 +157,9 @@ impl Node {
             return Err(NodeError::State("expected one set of devices for each tap"));
         }
         self.started = true;
-        let mut sets: Vec<Ports> = sets.into_iter().map(Ports::new).collect();
-        let result = if self.checked.role == Role::Clb { self.start_clb(sets) } else { self.start_workers(&mut sets) };
+        let sets: Vec<Ports> = sets.into_iter().map(Ports::new).collect();
+        let result =
+            if self.checked.role == Role::Clb { self.start_clb(sets, make) } else { self.start_workers(sets, make) };
         if result.is_err() {
             self.stop();
         }
@@ -227,9 +239,9 @@ impl Node {
         }
     }
 
-    fn start_workers(&mut self, sets: &mut Vec<Ports>) -> Result<(), NodeError> {
-        for (slot, ports) in sets.drain(..).enumerate() {
-            let lane = self.lane(slot)?;
+    fn start_workers(&mut self, sets: Vec<Ports>, make: &MakePipeline) -> Result<(), NodeError> {
+        for (slot, ports) in sets.into_iter().enumerate() {
+            let lane = self.lane(slot, make)?;
             let poller = ports.poller().map_err(NodeError::System)?;
             self.alarms.push(Alarm::Poller(poller.waker()));
             let worker = RunToCompletion { lane, ports, poller, control: Arc::clone(&self.control) };
@@ -238,7 +250,7 @@ impl Node {
         Ok(())
     }
 
-    fn start_clb(&mut self, sets: Vec<Ports>) -> Result<(), NodeError> {
+    fn start_clb(&mut self, sets: Vec<Ports>, make: &MakePipeline) -> Result<(), NodeError> {
         let ended = Arc::new(AtomicBool::new(false));
         let mut ways = Vec::new();
         let mut bells = Vec::new();
@@ -255,7 +267,7 @@ impl Node {
             bells.push(Arc::clone(&bell));
             self.alarms.push(Alarm::Bell(Arc::clone(&bell)));
             let worker = RingLoop {
-                lane: self.lane(slot)?,
+                lane: self.lane(slot, make)?,
                 inbox,
                 ports,
                 bell,
@@ -278,12 +290,10 @@ impl Node {
         Ok(())
     }
 
-    fn lane(&mut self, slot: usize) -> Result<Lane, NodeError> {
+    fn lane(&mut self, slot: usize, make: &MakePipeline) -> Result<Lane, NodeError> {
         let worker = slot as u16; // `check` bounds the workers
         let tap = self.tap(worker)?;
-        let options =
-            Options { flow_capacity: self.config.flow_capacity, seed: self.config.seed, workers: self.checked.workers };
-        Ok(Lane::new(Engine::new(self.checked.role, pipeline(self.checked.role, worker, &options), tap), worker))
+        Ok(Lane::new(Engine::new(self.checked.role, make(worker), tap), worker))
     }
 
     fn tap(&mut self, worker: u16) -> Result<Writer, NodeError> {

@@ -1,23 +1,24 @@
-//! Capture files for notebooks and tests.
+//! Files for notebooks and tests: captures of frames, and taps that a node left behind.
 
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyBytes;
 use tgw_device::pcap::{PcapReader, PcapWriter};
 use tgw_device::DeviceError;
+use tgw_tap::Reader;
 
 use crate::errors;
 
 /// The frames of a capture file (classic pcap, Ethernet) as (ns since 1970, frame).
 #[pyfunction]
-pub(crate) fn read_pcap(path: PathBuf) -> PyResult<Vec<(u64, Vec<u8>)>> {
+pub(crate) fn read_pcap(py: Python<'_>, path: PathBuf) -> PyResult<Vec<(u64, Py<PyBytes>)>> {
     let mut reader = PcapReader::open(&path).map_err(|error| raised(&error))?;
     let mut frames = Vec::new();
-    while let Some(frame) =
-        reader.next_frame().map_err(|error| errors::device(error.raw_os_error(), &error.to_string()))?
-    {
-        frames.push(frame);
+    let mut next = || reader.next_frame().map_err(|error| errors::device(error.raw_os_error(), &error.to_string()));
+    while let Some((at, bytes)) = next()? {
+        frames.push((at, PyBytes::new(py, &bytes).unbind()));
     }
     Ok(frames)
 }
@@ -30,6 +31,15 @@ pub(crate) fn write_pcap(path: PathBuf, frames: Vec<(u64, PyBackedBytes)>) -> Py
         writer.write(*at, bytes)?;
     }
     Ok(writer.flush()?)
+}
+
+/// The packed point records that a tap file still holds, the oldest first.
+#[pyfunction]
+pub(crate) fn read_tap(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyBytes>> {
+    let mut reader = Reader::open(&path).map_err(|error| errors::tap(&error))?;
+    let mut records = Vec::new();
+    reader.take(&mut records);
+    Ok(PyBytes::new(py, &records))
 }
 
 fn raised(error: &DeviceError) -> PyErr {

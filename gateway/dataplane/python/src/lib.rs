@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _dataplane {
     #[pymodule_export]
-    use super::captures::{read_pcap, write_pcap};
+    use super::captures::{read_pcap, read_tap, write_pcap};
     #[pymodule_export]
     use super::errors::{ConfigError, DeviceError};
     #[pymodule_export]
