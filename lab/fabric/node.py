@@ -7,6 +7,7 @@ epochs, routes and faults follows gateway/node.py, by the same code as far as th
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 from contract.documents import Problem
 from gateway.node_api import DROP
 from gateway.node_state import Desired, NodeSettings, Refused
+from gateway.speaker.liveness import Routes, Sight
 from lab.fabric.engine import Fabric
 from lab.fabric.speaker import Speaker
 
@@ -88,6 +90,8 @@ class Node:
         self._pipeline: Pipeline | None = None
         self._faults: list[dict[str, Any]] = []
         self._held_ns = 0
+        self._routes: Routes | None = None
+        self._beats: list[int] = []
         # A killed process never says good-bye: its taps must not be closed in good order by a destructor.
         self._killed: list[Pipeline] = []
         fabric.after(int(self._random.random() * BEAT_NS), self._beat)
@@ -107,8 +111,9 @@ class Node:
         self._faults = []
         self._held_ns = 0
         self.started_ns = self._fabric.now
-        self._pipeline.beat(self._fabric.now)
-        self.speaker.beat(self._fabric.now)
+        self._beats = [0] * len(self._pipeline.counters())
+        self._write_routes()
+        self._turn(self._pipeline)
 
     def close(self) -> None:
         """End in good order: the taps say so."""
@@ -116,7 +121,7 @@ class Node:
             self._pipeline.close(self._fabric.now)
         self._pipeline = None
         self.life = Life.DEAD
-        self.speaker.gone()
+        self.speaker.look(self._sight())
 
     def kill(self) -> None:
         """End the process on the spot, as SIGKILL does."""
@@ -124,7 +129,7 @@ class Node:
             self._killed.append(self._pipeline)
         self._pipeline = None
         self.life = Life.DEAD
-        self.speaker.gone()
+        self.speaker.look(self._sight())
 
     def freeze(self) -> None:
         """Hang, as SIGSTOP does. ValueError when it does not run."""
@@ -164,8 +169,7 @@ class Node:
             raise Refused([Problem(*problem) for problem in problems]) from None
         desired.took(merged, self._ports)
         # Only now: routes follow tables.
-        wanted = desired.routes(self.boot_id, 0, [])
-        self.speaker.want(wanted["epoch"], self.boot_id, wanted["routes"], wanted["edge_routes"])
+        self._write_routes()
         return int(merged["epoch"])
 
     def faults(self) -> list[dict[str, Any]]:
@@ -238,9 +242,22 @@ class Node:
 
     def _beat(self) -> None:
         if self.life is Life.UP and self._pipeline is not None:
-            self._pipeline.beat(self._fabric.now)
-            # One worker that does not turn is enough to lose the routes.
-            if not any(f["kind"] == "stuck_worker" for f in self._faults):
-                self.speaker.beat(self._fabric.now)
-        self.speaker.look(self._fabric.now)
+            self._turn(self._pipeline)
+        self.speaker.look(self._sight())
         self._fabric.after(BEAT_NS, self._beat)
+
+    def _turn(self, pipeline: Pipeline) -> None:
+        """What a turning worker owes: its heartbeat. A stuck one (see the node's faults) leaves its old one."""
+        pipeline.beat(self._fabric.now)
+        stuck = [f.get("worker") for f in self._faults if f["kind"] == "stuck_worker"]
+        for tap in range(len(self._beats)):
+            if None not in stuck and tap not in stuck:
+                self._beats[tap] = self._fabric.now
+
+    def _write_routes(self) -> None:
+        """What routes.json would say; like that file, it outlives the process."""
+        taps = [str(tap) for tap in range(len(self._beats))]
+        self._routes = Routes.parse(json.dumps(self._desired.routes(self.boot_id, os.getpid(), taps)))
+
+    def _sight(self) -> Sight:
+        return Sight(self._routes, self.life is not Life.DEAD, tuple(self._beats))

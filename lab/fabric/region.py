@@ -83,11 +83,12 @@ class Region:
     def _node(self, name: str) -> Node:
         topology, role = self.topology, self.topology.role(name)
         link = topology.link(name, "fabric")
-        sessions = [Session("fabric", "fabric", self.fabric_router, link.index)]
+        sessions = [Session("fabric", "fabric", 4, self.fabric_router, link.index)]
         ports = [self._port(0, link)]
         if role == "eip":
             edge = topology.link(name, "edge")
-            sessions.append(Session("edge", "edge", self.edge, edge.index))
+            sessions.append(Session("edge4", "edge", 4, self.edge, edge.index))
+            sessions.append(Session("edge6", "edge", 6, self.edge, edge.index))
             ports.append(self._port(1, edge))
         ports += [
             {

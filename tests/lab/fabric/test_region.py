@@ -129,7 +129,7 @@ def test_a_killed_ld_loses_its_routes_at_once_and_the_other_takes_the_flows() ->
     before = world.frames_in("ld-a2")
     world.region.nodes["ld-a1"].kill()
     world.run(0.02)
-    assert world.region.fabric_router.announced("ld-a1") == []
+    assert world.region.fabric_router.announced("ld-a1/fabric") == []
     assert world.region.nodes["ld-a1"].speaker.status()["forwarding_alive"] is False
     world.run(8)
     assert world.since(killed + SECOND) == {"ok": world.since(killed + SECOND).total()}
@@ -143,15 +143,15 @@ def test_a_frozen_ld_keeps_its_routes_for_half_a_second_and_gets_them_back() -> 
     world = World()
     node = world.region.nodes["ld-a1"]
     router = world.region.fabric_router
-    announced = router.announced("ld-a1")
+    announced = router.announced("ld-a1/fabric")
     node.freeze()
     world.run(0.4)
-    assert router.announced("ld-a1") == announced
-    world.run(0.35)
-    assert router.announced("ld-a1") == []
+    assert router.announced("ld-a1/fabric") == announced
+    world.run(0.4)
+    assert router.announced("ld-a1/fabric") == []
     node.thaw()
-    world.run(0.3)
-    assert router.announced("ld-a1") == announced
+    world.run(0.4)
+    assert router.announced("ld-a1/fabric") == announced
 
 
 def test_a_restarted_node_announces_nothing_before_it_has_tables() -> None:
@@ -163,10 +163,10 @@ def test_a_restarted_node_announces_nothing_before_it_has_tables() -> None:
     node.start()
     world.run(1)
     assert node.boot_id != boot
-    assert (node.epoch, world.region.fabric_router.announced("ld-a1")) == (0, [])
+    assert (node.epoch, world.region.fabric_router.announced("ld-a1/fabric")) == (0, [])
     node.take(tables(world.topology, 9, world.placement, KEY)["ld-a1"])
     world.run(0.3)
-    assert len(world.region.fabric_router.announced("ld-a1")) == 1 + len(world.topology.fleet.vips)
+    assert len(world.region.fabric_router.announced("ld-a1/fabric")) == 1 + len(world.topology.fleet.vips)
 
 
 def test_a_lost_cluster_is_silent_until_its_vips_are_placed_elsewhere() -> None:
@@ -208,7 +208,7 @@ def test_tables_are_applied_whole_or_not_at_all() -> None:
     with pytest.raises(ValueError, match=r"vips\[0\]|address"):
         ld.take(broken)
     assert ld.epoch == world.epoch
-    assert len(world.region.fabric_router.announced("ld-a1")) == 1 + len(world.topology.fleet.vips)
+    assert len(world.region.fabric_router.announced("ld-a1/fabric")) == 1 + len(world.topology.fleet.vips)
 
 
 def test_a_delay_inside_a_node_shows_in_the_round_trip() -> None:
