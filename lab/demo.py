@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -63,6 +66,10 @@ def tell(place: Run, out: Path, keep: bool, as_json: bool, mode: str) -> bool:
     topology = Topology(DEMO)
     report: dict[str, Any] = _head(mode)
     events: list[story.Event] = []
+    for old in ("report.json", "timeline.svg"):
+        (out / old).unlink(missing_ok=True)
+    # Asked to end, the story still takes its region down.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with screen:
             parts = [p for p in region.ALL_PARTS if p != "traffic"]
@@ -72,6 +79,7 @@ def tell(place: Run, out: Path, keep: bool, as_json: bool, mode: str) -> bool:
             if keep:
                 _show_addresses(screen, lab)
     finally:
+        _save_logs(place, out)
         if not keep:
             with suppress(LabError):
                 found = region.down(place, screen.step)
@@ -79,7 +87,17 @@ def tell(place: Run, out: Path, keep: bool, as_json: bool, mode: str) -> bool:
             report["processes_left"] = marked(place)
             report["namespaces_left"] = namespaces.existing(topology.prefix) if mode == NAMESPACES else []
     report["duration_s"] = round(time.monotonic() - began, 1)
-    return finish(report, events, out, screen)
+    held = finish(report, events, out, screen)
+    if held:
+        shutil.rmtree(out / "logs", ignore_errors=True)
+    return held
+
+
+def _save_logs(place: Run, out: Path) -> None:
+    """Keep the processes' logs of a story that may not hold: the run directory goes with the region."""
+    shutil.rmtree(out / "logs", ignore_errors=True)
+    if place.logs.is_dir():
+        shutil.copytree(place.logs, out / "logs")
 
 
 def finish(report: dict[str, Any], events: list[story.Event], out: Path, screen: Screen) -> bool:
@@ -139,7 +157,7 @@ def _tell(lab: Lab, screen: Screen, deadline: Deadline, report: dict[str, Any], 
             events += story.timeline(act)
             if not act.finished():
                 screen.note(f"{name} did not come to its end in time")
-        report |= _totals(observer)
+        report |= observer.totals()
         if lab.simulated:
             report["fabric"] = launch.state(lab.run)
 
@@ -235,10 +253,6 @@ def _look(act: story.Act, observer: observe.Observer, tail: observe.Tail) -> Non
         lambda x: [m for m in x if m.get("incident_id") in own or m.get("cluster") == act.target],
     )
     act.webhooks = [w for entry in observer.webhooks() for w in observe.webhook(entry)]
-
-
-def _totals(observer: observe.Observer) -> dict[str, Any]:
-    return observer.totals()
 
 
 def _show_addresses(screen: Screen, lab: Lab) -> None:

@@ -13,6 +13,7 @@ from lab.state import Run
 from lab.topology import EDGE, EDGE_ASN, FABRIC, FABRIC_ASN, Topology
 
 TAP_CAPACITY = 16384
+WRITER, READER = "tgw_writer", "tgw_reader"
 SERVICES = ("control", "warehouse", "collector", "analyzer", "receiver")
 
 
@@ -50,9 +51,11 @@ def files(topology: Topology, run: Run, places: Places, secrets: Secrets) -> dic
     for name in topology.probers:
         out[run.part(name) / "prober.toml"] = toml(prober(topology, run, name))
     out[run.part("control") / "control.toml"] = toml(control(topology, run, places, secrets))
-    out[run.part("warehouse") / "warehouse.toml"] = toml(warehouse(run, places, secrets))
-    out[run.part("collector") / "collector.toml"] = toml(collector(run, places, secrets))
-    out[run.part("analyzer") / "analyzer.toml"] = toml(analyzer(run, places, secrets))
+    out[run.part("warehouse") / "warehouse.toml"] = toml(warehouse(run, places))
+    out[run.part("collector") / "collector.toml"] = toml(collector(run, places))
+    out[run.part("analyzer") / "analyzer.toml"] = toml(analyzer(run, places))
+    out[password(run, WRITER)] = secrets.warehouse_writer + "\n"
+    out[password(run, READER)] = secrets.warehouse_reader + "\n"
     return out
 
 
@@ -158,28 +161,42 @@ def control(topology: Topology, run: Run, places: Places, secrets: Secrets) -> d
     }
 
 
-def warehouse(run: Run, places: Places, secrets: Secrets) -> dict[str, Any]:
+def password(run: Run, user: str) -> Path:
+    """The file that holds the password of a user of the warehouse."""
+    return run.part("keys") / f"{user}.password"
+
+
+def warehouse(run: Run, places: Places) -> dict[str, Any]:
     """warehouse.toml."""
     return {
         "state_dir": str(run.part("warehouse")),
         "listen": {"host": "127.0.0.1", "port": places.ports["warehouse"]},
+        "writer": {"name": WRITER, "password_file": str(password(run, WRITER))},
+        "reader": {"name": READER, "password_file": str(password(run, READER))},
     }
 
 
-def collector(run: Run, places: Places, secrets: Secrets) -> dict[str, Any]:
+def _warehouse_client(run: Run, places: Places) -> dict[str, Any]:
+    return {"url": places.url("warehouse"), "user": WRITER, "password_file": str(password(run, WRITER))}
+
+
+def collector(run: Run, places: Places) -> dict[str, Any]:
     """collector.toml."""
     return {
-        "state_dir": str(run.part("collector")),
-        "tap_dir": str(run.taps),
-        "warehouse": places.url("warehouse"),
+        "taps_dir": str(run.taps),
+        "spool_dir": str(run.part("collector") / "spool"),
+        "warehouse": _warehouse_client(run, places),
     }
 
 
-def analyzer(run: Run, places: Places, secrets: Secrets) -> dict[str, Any]:
+def analyzer(run: Run, places: Places) -> dict[str, Any]:
     """analyzer.toml."""
     return {
         "state_dir": str(run.part("analyzer")),
-        "api": {"host": "127.0.0.1", "port": places.ports["analyzer"]},
+        "listen": {"host": "127.0.0.1", "port": places.ports["analyzer"]},
+        "control": {"url": places.url("control")},
+        "warehouse": _warehouse_client(run, places),
+        "receiver": [{"name": "lab", "url": places.url("receiver") + "/alerts"}],
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from lab import processes, region
+from lab import documents, processes, region, story
 from lab.region import Lab
 from lab.state import read_lines
 
@@ -26,8 +26,9 @@ class Observer:
     def __init__(self, lab: Lab, timeout_s: float = 2.0) -> None:
         self.lab = lab
         self._client = httpx.Client(timeout=timeout_s, trust_env=False)
-        keys = json.loads((lab.run.root / "secrets.json").read_text())
-        self._reader = ("reader", str(keys["warehouse_reader"]))
+        password = documents.password(lab.run, documents.READER)
+        # A region without telemetry has no warehouse to ask.
+        self._reader = (documents.READER, password.read_text().strip() if password.exists() else "")
 
     def __enter__(self) -> Observer:
         return self
@@ -84,9 +85,33 @@ class Observer:
         """Closed probes sent since then: ts_ns, closed_ns, outcome, vip_id, prober, dst_port."""
         return self.query(
             "SELECT toUnixTimestamp64Nano(ts) AS ts_ns, toUnixTimestamp64Nano(closed) AS closed_ns, "
-            "outcome, vip_id, prober, dst_port FROM probes "
+            "outcome, vip_id, prober, dst_port FROM tgw.probes "
             f"WHERE ts >= fromUnixTimestamp64Nano({since_ns}) ORDER BY ts"
         )
+
+
+def incident(document: dict[str, Any]) -> story.Incident:
+    """An incident from the analyzer's document; 0 there means not yet."""
+    return story.Incident(
+        id=document["id"],
+        kind=document["kind"],
+        named=list(document["named_nodes"]),
+        opened_ns=int(document["opened_ns"]),
+        closed_ns=int(document.get("closed_ns") or 0) or None,
+        state=document["state"],
+    )
+
+
+def webhook(entry: dict[str, Any]) -> list[story.Webhook]:
+    """The alerts in one received Alertmanager body; none in any other body."""
+    body = entry.get("body")
+    alerts = body.get("alerts") if isinstance(body, dict) else None
+    out = []
+    for alert in alerts or []:
+        incident_id = (alert.get("annotations") or {}).get("incident")
+        if incident_id:
+            out.append(story.Webhook(int(entry["ts_ns"]), incident_id, str(alert.get("status"))))
+    return out
 
 
 @dataclass

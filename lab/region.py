@@ -176,7 +176,6 @@ def _make(run: Run, topology: Topology, report: Report, parts: Sequence[str], mo
     for path, text in files.items():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(path, text)
-    write_atomically(run.root / "secrets.json", json.dumps(asdict(keys)))
     steps: dict[str, Callable[[], None]] = {
         "routers": lambda: _routers(run, topology, report),
         "servers": lambda: _servers(run, topology, report),

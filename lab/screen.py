@@ -84,7 +84,7 @@ class Screen:
 
     def summary(self, report: dict[str, Any], events: list[Event], svg: Path) -> None:
         """The end: what held, and the picture."""
-        recorder = Console(record=True, width=104, file=open("/dev/null", "w"), highlight=False)  # noqa: SIM115
+        recorder = Console(record=True, width=120, file=open("/dev/null", "w"), highlight=False)  # noqa: SIM115
         zero = {e.act: e.ts_ns for e in events if e.what == "fault"}
         body: list[Any] = []
         for event in events:
