@@ -126,7 +126,7 @@ def test_the_native_core_reads_what_python_wrote(tmp_path: Path) -> None:
     # The ring holds the last eight.
     assert dataplane.read_tap(path) == b"".join(written[-8:])
     path.write_bytes(buffer[:-1])
-    with pytest.raises(OSError, match="python.tap"):
+    with pytest.raises(OSError, match=r"python\.tap"):
         dataplane.read_tap(path)
     buffer[8] ^= 1
     path.write_bytes(buffer)

@@ -1,0 +1,138 @@
+"""The node's API: every answer it can give, over a process that is played."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from contract.documents import Problem
+from contract.records import COUNTERS
+from gateway import node_api
+from gateway.node_ports import Unresolved
+from gateway.node_state import Refused, Stale
+
+
+class Played:
+    """A process whose apply does what it is told."""
+
+    def __init__(self, failure: Exception | None = None, allow_faults: bool = True) -> None:
+        self.allow_faults = allow_faults
+        self.failure = failure
+        self.given: list[Any] = []
+        self.injected: list[dict[str, Any]] = []
+
+    def status(self) -> dict[str, Any]:
+        return {"node": "n", "epoch": 3}
+
+    def counters(self) -> list[dict[str, int]]:
+        return [{**dict.fromkeys(COUNTERS, worker + 1), "drop.NO_VIP": 5, "drop.NO_ROUTE": 0} for worker in (0, 1)]
+
+    async def apply(self, document: Any) -> int:
+        self.given.append(document)
+        if self.failure is not None:
+            raise self.failure
+        return int(document["epoch"])
+
+    def faults(self) -> list[dict[str, Any]]:
+        return self.injected
+
+    def inject(self, fault: dict[str, Any]) -> None:
+        if fault["kind"] == "lightning":
+            raise ValueError("kind: expected something else")
+        self.injected.append(fault)
+
+    def clear_faults(self) -> None:
+        self.injected.clear()
+
+
+Ask = Callable[..., httpx.Response]
+
+
+def client(process: Played) -> Ask:
+    app = node_api.create("n", process)
+
+    def ask(method: str, path: str, **more: Any) -> httpx.Response:
+        async def once() -> httpx.Response:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node") as http:
+                return await http.request(method, path, **more)
+
+        return asyncio.run(once())
+
+    return ask
+
+
+def test_a_desired_state_is_acknowledged_by_its_epoch() -> None:
+    process = Played()
+    answer = client(process)("PUT", "/v1/desired", json={"epoch": 7})
+    assert (answer.status_code, answer.json()) == (200, {"epoch": 7})
+    assert process.given == [{"epoch": 7}]
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [(Stale("epoch 6 is older"), 409), (Unresolved("fabric0: silent"), 503), (TimeoutError("worker 1"), 503)],
+)
+def test_what_cannot_be_applied_says_why(failure: Exception, status: int) -> None:
+    answer = client(Played(failure))("PUT", "/v1/desired", json={"epoch": 7})
+    assert (answer.status_code, answer.json()) == (status, {"detail": str(failure)})
+
+
+def test_a_refused_state_lists_its_problems() -> None:
+    answer = client(Played(Refused([Problem("clb.vips[0].id", "a number", "x")])))("PUT", "/v1/desired", json={})
+    assert answer.status_code == 422
+    assert answer.json()["problems"] == [{"path": "clb.vips[0].id", "expected": "a number", "found": "x"}]
+    assert "clb.vips[0].id" in answer.json()["detail"]
+
+
+def test_what_is_no_json_is_refused() -> None:
+    process = Played()
+    answer = client(process)("PUT", "/v1/desired", content=b"{", headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert process.given == []
+
+
+def test_counters_by_worker_and_reason() -> None:
+    answer = client(Played())("GET", "/v1/counters").json()
+    assert set(answer) == {"0", "1"}
+    assert answer["1"] == {**dict.fromkeys(COUNTERS, 2), "drops": {"NO_VIP": 5}}
+
+
+def test_metrics_carry_every_counter() -> None:
+    text = client(Played())("GET", "/metrics").text
+    assert 'tgw_node_frames_in_total{node="n",worker="1"} 2.0' in text
+    assert 'tgw_node_flows_active{node="n",worker="0"} 1.0' in text
+    assert 'tgw_node_drops_total{node="n",reason="NO_VIP",worker="0"} 5.0' in text
+    for name in COUNTERS:
+        assert f"# HELP tgw_node_{name}" in text
+
+
+def test_status() -> None:
+    assert client(Played())("GET", "/v1/status").json() == {"node": "n", "epoch": 3}
+
+
+def test_faults_come_and_go() -> None:
+    ask = client(Played())
+    fault = {"kind": "delay", "probability": 0.5, "seed": 9, "worker": 1, "delay_us": 5000}
+    assert ask("POST", "/v1/faults", json=fault).status_code == 201
+    assert ask("GET", "/v1/faults").json() == [fault]
+    assert ask("DELETE", "/v1/faults").status_code == 204
+    assert ask("GET", "/v1/faults").json() == []
+
+
+@pytest.mark.parametrize("fault", [{"kind": "lightning"}, {"kind": "delay", "probability": 2}, {"colour": "red"}, {}])
+def test_a_wrong_fault_is_refused(fault: dict[str, Any]) -> None:
+    process = Played()
+    answer = client(process)("POST", "/v1/faults", json=fault)
+    assert answer.status_code == 422
+    assert answer.json()["detail"]
+    assert process.injected == []
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_faults_are_not_there_unless_allowed(method: str) -> None:
+    answer = client(Played(allow_faults=False))(method, "/v1/faults", json={"kind": "reply_loss"})
+    assert answer.status_code == 404
