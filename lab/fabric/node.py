@@ -8,9 +8,9 @@ epochs, routes and faults follows gateway/node.py, by the same code as far as th
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
@@ -54,6 +54,16 @@ class Pipeline(Protocol):
     def close(self, now_ns: int) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """A fresh process: its pipelines, their boot id (32 hex digits), its id, and how it is ended."""
+
+    pipeline: Pipeline
+    boot_id: str
+    pid: int
+    end: Callable[[], None] = lambda: None
+
+
 class Life(Enum):
     """Of the simulated process."""
 
@@ -63,7 +73,7 @@ class Life(Enum):
 
 
 class Node:
-    """One node. `ports`: as the native core takes them. `boot`: fresh pipelines and their boot id, once per start."""
+    """One node. `ports`: as the native core takes them. `boot`: makes a fresh process, once per start."""
 
     allow_faults = True
 
@@ -73,13 +83,12 @@ class Node:
         settings: NodeSettings,
         ports: list[dict[str, Any]],
         speaker: Speaker,
-        boot: Callable[[], tuple[Pipeline, str]],
+        boot: Callable[[], Booted],
     ) -> None:
         self.name = settings.name
         self.role = settings.role
         self.speaker = speaker
         self.life = Life.DEAD
-        self.boot_id = ""
         self.started_ns = 0
         self._fabric = fabric
         self._settings = settings
@@ -87,6 +96,7 @@ class Node:
         self._ports = ports
         self._boot = boot
         self._random = random.Random(fabric.random.getrandbits(64))  # noqa: S311 - a simulation, no secret
+        self._booted: Booted | None = None
         self._pipeline: Pipeline | None = None
         self._faults: list[dict[str, Any]] = []
         self._held_ns = 0
@@ -97,6 +107,16 @@ class Node:
         fabric.after(int(self._random.random() * BEAT_NS), self._beat)
 
     @property
+    def boot_id(self) -> str:
+        """Of the latest start; empty before the first."""
+        return self._booted.boot_id if self._booted is not None else ""
+
+    @property
+    def pid(self) -> int:
+        """Of the latest start; 0 before the first."""
+        return self._booted.pid if self._booted is not None else 0
+
+    @property
     def epoch(self) -> int:
         """Of the applied tables, 0 without any."""
         return self._desired.epoch or 0
@@ -105,7 +125,8 @@ class Node:
         """Start the process: no tables yet. ValueError when it runs."""
         if self.life is not Life.DEAD:
             raise ValueError(f"{self.name} runs already")
-        self._pipeline, self.boot_id = self._boot()
+        self._booted = self._boot()
+        self._pipeline = self._booted.pipeline
         self.life = Life.UP
         self._desired = Desired(self._settings)
         self._faults = []
@@ -119,14 +140,17 @@ class Node:
         """End in good order: the taps say so."""
         if self._pipeline is not None:
             self._pipeline.close(self._fabric.now)
-        self._pipeline = None
-        self.life = Life.DEAD
-        self.speaker.look(self._sight())
+        self._end()
 
     def kill(self) -> None:
         """End the process on the spot, as SIGKILL does."""
         if self._pipeline is not None:
             self._killed.append(self._pipeline)
+        self._end()
+
+    def _end(self) -> None:
+        if self._booted is not None and self.life is not Life.DEAD:
+            self._booted.end()
         self._pipeline = None
         self.life = Life.DEAD
         self.speaker.look(self._sight())
@@ -198,7 +222,7 @@ class Node:
             "node": self.name,
             "role": self.role,
             "boot_id": self.boot_id,
-            "pid": os.getpid(),
+            "pid": self.pid,
             "epoch": desired.epoch or 0,
             "started_ns": self.started_ns,
             "workers": len(self.counters()),
@@ -257,7 +281,7 @@ class Node:
     def _write_routes(self) -> None:
         """What routes.json would say; like that file, it outlives the process."""
         taps = [str(tap) for tap in range(len(self._beats))]
-        self._routes = Routes.parse(json.dumps(self._desired.routes(self.boot_id, os.getpid(), taps)))
+        self._routes = Routes.parse(json.dumps(self._desired.routes(self.boot_id, self.pid, taps)))
 
     def _sight(self) -> Sight:
         return Sight(self._routes, self.life is not Life.DEAD, tuple(self._beats))

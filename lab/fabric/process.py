@@ -18,7 +18,8 @@ from pydantic import Field
 from contract.documents import Strict
 from lab.fabric.api import Load, Order, Servers, lab_api, quiet_server
 from lab.fabric.engine import Fabric
-from lab.fabric.node import Life, Pipeline
+from lab.fabric.identity import Identity, publish
+from lab.fabric.node import Booted, Life
 from lab.fabric.region import Region
 from lab.state import Run
 from lab.topology import Size, Topology
@@ -73,6 +74,9 @@ class Process:
         self._native = _dataplane
         self._settings = settings
         self._run = Run(settings.run)
+        # Taps are made beside the directory that the collector looks into, on the same file system.
+        self._making = self._run.taps / ".making"
+        self._making.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._clock = Clock()
         self._topology = Topology(
             Size(**settings.size),
@@ -156,12 +160,13 @@ class Process:
             tap.beat(self._fabric.now)
         self._fabric.after(PROBER_BEAT_NS, self._beat_probers)
 
-    def _boot(self, name: str, role: str) -> tuple[Pipeline, str]:
+    def _boot(self, name: str, role: str) -> Booted:
+        identity = Identity()
         boot_id = secrets.token_hex(16)
         pipeline = self._native.Pipeline(
             role,
             workers=1,
-            tap_dir=str(self._run.taps),
+            tap_dir=str(self._making),
             node=name,
             tap_capacity=self._settings.tap_capacity,
             flow_capacity=self._settings.flow_capacity,
@@ -169,7 +174,8 @@ class Process:
             seed=0,
             boot_id=boot_id,
         )
-        return pipeline, boot_id
+        publish(map(Path, pipeline.tap_paths()), self._run.taps, identity.pid)
+        return Booted(pipeline, boot_id, identity.pid, identity.end)
 
     def _record(self, name: str, closed: Closed) -> bool:
         return self._taps[name].write(closed)

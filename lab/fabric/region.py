@@ -11,7 +11,7 @@ from gateway.node_state import NodeSettings
 from lab import documents
 from lab.fabric.engine import Fabric
 from lab.fabric.hosts import HttpClient, HttpServer
-from lab.fabric.node import Node, Pipeline
+from lab.fabric.node import Booted, Node
 from lab.fabric.router import Attachment, Router
 from lab.fabric.speaker import Session, Speaker
 from lab.fabric.witness import Witness
@@ -20,14 +20,14 @@ from lab.topology import EDGE, EDGE_MTU, FABRIC, GATEWAY4, GATEWAY6, Link, Side,
 from lab.traffic import Request, targets
 from prober.judge import Closed
 
-Boot = Callable[[str, str], tuple[Pipeline, str]]
+Boot = Callable[[str, str], Booted]
 
 
 class Region:
     """A region in one process. Nothing runs until `start`, and time stands until the fabric is advanced.
 
-    `run`: where the nodes' settings say that files are; nothing is written there. `boot`: (node, role) -> fresh
-    pipelines and their boot id. `record`: (prober, closed probe) -> written or not. `note`: (client, request).
+    `run`: where the nodes' settings say that files are; nothing is written there. `boot`: (node, role) -> a
+    fresh process. `record`: (prober, closed probe) -> written or not. `note`: (client, request).
     """
 
     def __init__(

@@ -11,7 +11,7 @@ import pytest
 from contract.vocabulary import Outcome
 from gateway.node_state import Refused, Stale
 from lab.fabric.engine import Fabric
-from lab.fabric.node import Pipeline
+from lab.fabric.node import Booted
 from lab.fabric.region import Region
 from lab.state import Run
 from lab.topology import Size, Topology
@@ -36,9 +36,9 @@ class World:
         self.closed: list[Closed] = []
         self.boots = 0
 
-        def boot(name: str, role: str) -> tuple[Pipeline, str]:
+        def boot(name: str, role: str) -> Booted:
             self.boots += 1
-            return native.Pipeline(role, node=name), f"{self.boots:032x}"
+            return Booted(native.Pipeline(role, node=name), f"{self.boots:032x}", self.boots)
 
         def record(_: str, closed: Closed) -> bool:
             self.closed.append(closed)
