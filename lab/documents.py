@@ -193,10 +193,11 @@ def analyzer(run: Run, places: Places) -> dict[str, Any]:
     """analyzer.toml."""
     return {
         "state_dir": str(run.part("analyzer")),
+        "fleet": str(run.fleet),
         "listen": {"host": "127.0.0.1", "port": places.ports["analyzer"]},
         "control": {"url": places.url("control")},
         "warehouse": _warehouse_client(run, places),
-        "receiver": [{"name": "lab", "url": places.url("receiver") + "/alerts"}],
+        "receivers": [{"name": "lab", "url": places.url("receiver") + "/alerts"}],
     }
 
 
