@@ -32,8 +32,8 @@ def test_it_lives_until_it_is_ended() -> None:
 
 
 def test_it_ends_with_a_holder_that_was_killed() -> None:
-    code = "import time; from lab.fabric.identity import Identity\ni = Identity()\nprint(i.pid, flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
+    code = "import time; from lab.fabric.identity import Identity; i = Identity(); print(i.pid, flush=True); "
+    with subprocess.Popen([sys.executable, "-c", code + "time.sleep(60)"], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         pid = int(holder.stdout.readline())
         assert process_alive(pid, time.time_ns())
