@@ -1,0 +1,59 @@
+"""The process that owns the embedded engine: `python -m warehouse CONFIG.toml`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import structlog
+
+from contract.documents import DocumentError, Problem
+from service import listen, logs
+from service.settings import load, read_text, refuse
+from warehouse import migrate
+from warehouse.engine import Engine, EngineError
+from warehouse.revisions import Variant
+from warehouse.server import Account, Server
+from warehouse.settings import Settings, User
+
+log = structlog.get_logger()
+
+
+def account(user: User, *, reader: bool) -> Account:
+    """The account of a configured user; DocumentError when its password file is empty or unreadable."""
+    password = read_text(user.password_file).strip()
+    if not password:
+        raise DocumentError(str(user.password_file), [Problem("", "expected a password", "an empty file")])
+    return Account(user.name, password, reader)
+
+
+def main(arguments: list[str]) -> int:
+    """Run until SIGTERM. 2 for a bad configuration or a path that another process holds."""
+    if len(arguments) != 1:
+        print("usage: python -m warehouse CONFIG.toml", file=sys.stderr)
+        return 2
+    try:
+        settings = load(Path(arguments[0]), Settings, "TGW_WAREHOUSE_")
+        accounts = [account(settings.writer, reader=False), account(settings.reader, reader=True)]
+    except DocumentError as error:
+        refuse(error)
+    logs.configure("warehouse", settings.log_level)
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        engine = Engine(settings.state_dir / "chdb", settings.database, reader_seconds=settings.reader_seconds)
+    except EngineError as error:
+        print(f"{settings.state_dir / 'chdb'}: the engine cannot be opened: {error}", file=sys.stderr)
+        return 2
+    try:
+        done = migrate.up(engine, Variant(settings.database, retention_days=settings.retention_days))
+        log.info("warehouse.ready", revisions=[revision.name for revision in done], port=settings.listen.port)
+        app = Server(engine, accounts, settings.max_body_bytes).app
+        asyncio.run(listen.server(app, settings.listen).serve())
+    finally:
+        engine.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

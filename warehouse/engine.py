@@ -1,0 +1,160 @@
+"""The embedded engine (chDB): one process may open a path, any number of handles may work in it at once."""
+
+from __future__ import annotations
+
+import queue
+import re
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import chdb
+
+# chDB's default database is an overlay over the file system: a table name there is a path. Nobody gets it.
+_HIDDEN_DATABASE = "default"
+_SETTING = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+
+
+class EngineError(Exception):
+    """The engine refused a statement. `code`: ClickHouse's error number (0 when it gave none)."""
+
+    def __init__(self, message: str) -> None:
+        at = message.find("Code: ")
+        self.message = message[at:].strip() if at >= 0 else message.strip()
+        found = re.match(r"Code: (\d+)", self.message)
+        self.code = int(found[1]) if found else 0
+        super().__init__(self.message)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a statement gave."""
+
+    data: bytes
+    rows: int
+    bytes_read: int
+    elapsed_s: float
+
+
+def quoted(value: str) -> str:
+    """A SQL string literal."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def settings_list(settings: Mapping[str, str]) -> str:
+    """`a = '1', b = '2'`; EngineError for a name that is no identifier."""
+    for name in settings:
+        if not _SETTING.match(name):
+            raise EngineError(f"Code: 115. DB::Exception: Unknown setting {name!r}. (UNKNOWN_SETTING)")
+    return ", ".join(f"{name} = {quoted(value)}" for name, value in settings.items())
+
+
+class Engine:
+    """The engine at `path` (made when missing). Close it; a second process on the same path is refused by chDB."""
+
+    def __init__(self, path: Path, database: str, readers: int = 2, reader_seconds: float = 20.0) -> None:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._temporary = Path(tempfile.mkdtemp(prefix="insert-", dir=path.parent))
+        self._database = database
+        try:
+            self._writer = chdb.connect(str(path.resolve()))
+        except RuntimeError as error:
+            raise EngineError(str(error)) from None
+        self._writer_lock = threading.Lock()
+        self._inserter = chdb.connect(str(path.resolve()))
+        self._inserter_lock = threading.Lock()
+        self._run(self._writer, f"CREATE DATABASE IF NOT EXISTS {database}")
+        for handle in (self._writer, self._inserter):
+            self._run(handle, f"USE {database}")
+        self._readers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._all_readers = []
+        for _ in range(readers):
+            handle = chdb.connect(str(path.resolve()))
+            self._run(handle, f"USE {database}")
+            # 2: no writes, and this setting itself cannot be changed back; harmless ones can.
+            self._run(handle, f"SET max_execution_time = {reader_seconds}, max_threads = 2, readonly = 2")
+            self._all_readers.append(handle)
+            self._readers.put(handle)
+        # A handle can only be opened while this database is there, so it goes last.
+        self._run(self._writer, f"DROP DATABASE IF EXISTS {_HIDDEN_DATABASE}")
+
+    def close(self) -> None:
+        """Close every handle."""
+        for handle in (*self._all_readers, self._inserter, self._writer):
+            handle.close()
+        for left in self._temporary.glob("*"):
+            left.unlink()
+        self._temporary.rmdir()
+
+    # what warehouse.migrate needs
+
+    def command(self, statement: str) -> None:
+        """Execute a statement as the writer."""
+        self.execute(statement, "TabSeparated")
+
+    def rows(self, query: str) -> list[Sequence[Any]]:
+        """The rows of a query, every value as text."""
+        text = self.execute(query, "TabSeparated").data.decode()
+        return [line.split("\t") for line in text.splitlines()]
+
+    # what the server needs
+
+    def execute(
+        self,
+        statement: str,
+        output: str,
+        settings: Mapping[str, str] | None = None,
+        parameters: Mapping[str, str] | None = None,
+        *,
+        reader: bool = False,
+    ) -> Answer:
+        """Run one statement; `output` is the format when it names none. EngineError."""
+        with self._handle(reader) as handle, self._with_settings(handle, settings or {}):
+            return self._run(handle, statement, output, parameters)
+
+    def insert(self, target: str, form: str, body: bytes, settings: Mapping[str, str] | None = None) -> Answer:
+        """`INSERT INTO target FORMAT form` with `body` as its data. EngineError."""
+        clause = f" SETTINGS {settings_list(settings)}" if settings else ""
+        with tempfile.NamedTemporaryFile(dir=self._temporary, suffix=".data") as file:
+            file.write(body)
+            file.flush()
+            statement = f"INSERT INTO {target} FROM INFILE {quoted(file.name)}{clause} FORMAT {form}"
+            with self._inserter_lock:
+                return self._run(self._inserter, statement)
+
+    @contextmanager
+    def _handle(self, reader: bool) -> Iterator[Any]:
+        if reader:
+            handle = self._readers.get()
+            try:
+                yield handle
+            finally:
+                self._readers.put(handle)
+        else:
+            with self._writer_lock:
+                yield self._writer
+
+    @contextmanager
+    def _with_settings(self, handle: Any, settings: Mapping[str, str]) -> Iterator[None]:
+        if not settings:
+            yield
+            return
+        self._run(handle, f"SET {settings_list(settings)}")
+        try:
+            yield
+        finally:
+            self._run(handle, "SET " + ", ".join(f"{name} = DEFAULT" for name in settings))
+
+    @staticmethod
+    def _run(
+        handle: Any, statement: str, output: str = "TabSeparated", parameters: Mapping[str, str] | None = None
+    ) -> Answer:
+        try:
+            result = handle.query(statement, output, params=dict(parameters or {}))
+        except Exception as error:  # chDB raises RuntimeError for whatever the engine says
+            raise EngineError(str(error)) from None
+        return Answer(result.bytes() or b"", result.rows_read(), result.bytes_read(), result.elapsed())

@@ -1,0 +1,45 @@
+"""Settings of the warehouse process, and of those who speak to a warehouse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from contract.documents import Strict
+from service.listen import Listen
+
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class WarehouseSettings(Strict):
+    """Where ClickHouse's HTTP protocol is spoken and who we are there: the embedded warehouse, a server or a cluster."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^/@]+/?$")]
+    user: str
+    password_file: Path
+    database: Identifier = "tgw"
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
+
+
+class User(Strict):
+    """A user of the warehouse process; the password stands alone in its file."""
+
+    name: str
+    password_file: Path
+
+
+class Settings(Strict):
+    """The warehouse process's configuration file."""
+
+    state_dir: Path
+    listen: Listen = Listen(port=8123)
+    database: Identifier = "tgw"
+    writer: User
+    reader: User
+    retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    max_body_bytes: Annotated[int, Field(ge=1 << 16)] = 256 << 20
+    # Above this a dashboard's query is ended, so that none can hold the machine.
+    reader_seconds: Annotated[float, Field(gt=0, le=3600)] = 20.0
+    log_level: str = "INFO"
