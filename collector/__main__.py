@@ -15,11 +15,12 @@ import structlog
 
 from collector.core import Collector
 from collector.settings import ENVIRONMENT_PREFIX, Settings
-from collector.ship import ClickHouse, Refused, Schedule, Unavailable, deliver
+from collector.ship import ClickHouse, Schedule, deliver
 from collector.spool import DirectoryStore
 from collector.taps import TapDirectory, process_alive
 from contract.documents import DocumentError
 from service import logs, settings
+from warehouse.client import Refused, Unavailable
 
 _REPORT_NS = 60_000_000_000
 _END_S = 1.2

@@ -9,19 +9,10 @@ from pydantic import Field
 
 from contract.documents import Strict
 from contract.fleet import Name
+from warehouse.settings import WarehouseSettings
 
 ENVIRONMENT_PREFIX = "TGW_COLLECTOR_"
 Seconds = Annotated[float, Field(gt=0, le=3600)]
-
-
-class Warehouse(Strict):
-    """Where ClickHouse listens (HTTP) and who we are there."""
-
-    url: Annotated[str, Field(pattern=r"^https?://[^/@]+/?$")]
-    user: str
-    password_file: Path
-    database: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "tgw"
-    timeout_s: Seconds = 10.0
 
 
 class Intervals(Strict):
@@ -44,6 +35,6 @@ class Settings(Strict):
     taps_dir: Path
     spool_dir: Path
     spool_max_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 30
-    warehouse: Warehouse
+    warehouse: WarehouseSettings
     intervals: Intervals = Intervals()
     log_level: str = "INFO"

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from collector import columns, spool
-from collector.settings import Warehouse
-from service.settings import read_text
+from warehouse.client import Refused, Unavailable, connect
+from warehouse.settings import WarehouseSettings
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
 
 # insert(table, rows, token)
 Insert = Callable[[str, pa.Table, str], None]
-
-
-class Unavailable(Exception):
-    """The warehouse could not be reached, or did not answer in time. The batch may be in or not."""
-
-
-class Refused(Exception):
-    """The warehouse answered that it does not take this batch as it stands."""
 
 
 def deliver(data: bytes, insert: Insert) -> None:
@@ -78,46 +72,27 @@ class Schedule:
 class ClickHouse:
     """Inserts over ClickHouse's HTTP protocol. Connects when it must, and again after any failure."""
 
-    def __init__(self, settings: Warehouse) -> None:
+    def __init__(self, settings: WarehouseSettings) -> None:
         self._settings = settings
-        self._client: Any = None
+        self._client: Client | None = None
 
     def insert(self, table: str, rows: pa.Table, token: str) -> None:
         """Insert rows once per token. Unavailable, Refused."""
-        import clickhouse_connect.driver.exceptions as problems
+        from clickhouse_connect.driver import exceptions
 
+        if self._client is None:
+            self._client = connect(self._settings)
+        settings = {"insert_deduplicate": 1, "insert_deduplication_token": token, "async_insert": 0}
         try:
-            client = self._connected()
-            settings = {"insert_deduplicate": 1, "insert_deduplication_token": token, "async_insert": 0}
-            client.insert_arrow(table, rows, settings=settings)
-        except problems.OperationalError as error:
+            self._client.insert_arrow(table, rows, settings=settings)
+        except exceptions.OperationalError as error:
             self._drop()
             raise Unavailable(str(error)) from error
-        except problems.Error as error:
+        except exceptions.Error as error:
             raise Refused(str(error)) from error
         except Exception as error:  # urllib3 lets its own errors through while it reads an answer
             self._drop()
             raise Unavailable(f"{type(error).__name__}: {error}") from error
-
-    def _connected(self) -> Any:
-        if self._client is None:
-            import clickhouse_connect
-
-            url = urlsplit(self._settings.url)
-            self._client = clickhouse_connect.get_client(
-                host=url.hostname or "127.0.0.1",
-                port=url.port or (8443 if url.scheme == "https" else 8123),
-                secure=url.scheme == "https",
-                username=self._settings.user,
-                # Read each time: a password may be changed under a running collector.
-                password=read_text(self._settings.password_file).strip(),
-                database=self._settings.database,
-                connect_timeout=2,
-                send_receive_timeout=self._settings.timeout_s,
-                autogenerate_session_id=False,
-                query_retries=0,
-            )
-        return self._client
 
     def _drop(self) -> None:
         client, self._client = self._client, None

@@ -12,11 +12,12 @@ import pytest
 
 from collector.core import Collector
 from collector.settings import Intervals
-from collector.ship import Schedule, Unavailable, deliver
+from collector.ship import Schedule, deliver
 from collector.spool import SUFFIX
 from contract import records, tap
 from contract.records import PointRecord, ProbeRecord
 from contract.tap import TapHeader, TapWriter
+from warehouse.client import Unavailable
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND

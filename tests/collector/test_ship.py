@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 
 from collector import spool
-from collector.settings import Warehouse
-from collector.ship import ClickHouse, Schedule, Unavailable, deliver
+from collector.ship import ClickHouse, Schedule, deliver
+from warehouse.client import Unavailable
+from warehouse.settings import WarehouseSettings
 
 MS = 1_000_000
 
@@ -69,6 +70,6 @@ def test_each_table_has_its_own_token_and_a_repeat_has_the_same() -> None:
 
 def test_a_warehouse_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("x")
-    warehouse = Warehouse(url="http://127.0.0.1:9", user="u", password_file=tmp_path / "password", timeout_s=1)
+    warehouse = WarehouseSettings(url="http://127.0.0.1:9", user="u", password_file=tmp_path / "password", timeout_s=1)
     with pytest.raises(Unavailable):
         ClickHouse(warehouse).insert("t", pa.table({"a": [1]}), "token")
