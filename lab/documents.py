@@ -50,7 +50,7 @@ def files(topology: Topology, run: Run, places: Places, secrets: Secrets) -> dic
         out[run.node(name) / "speaker.toml"] = toml(speaker(topology, run, name))
     for name in topology.probers:
         out[run.part(name) / "prober.toml"] = toml(prober(topology, run, name))
-    out[run.part("control") / "control.toml"] = toml(control(topology, run, places, secrets))
+    out[run.part("control") / "control.toml"] = toml(control(run, places))
     out[run.part("warehouse") / "warehouse.toml"] = toml(warehouse(run, places))
     out[run.part("collector") / "collector.toml"] = toml(collector(run, places))
     out[run.part("analyzer") / "analyzer.toml"] = toml(analyzer(run, places))
@@ -151,12 +151,12 @@ def prober(topology: Topology, run: Run, name: str) -> dict[str, Any]:
     }
 
 
-def control(topology: Topology, run: Run, places: Places, secrets: Secrets) -> dict[str, Any]:
+def control(run: Run, places: Places) -> dict[str, Any]:
     """control.toml."""
     return {
         "state_dir": str(run.part("control")),
         "node_socket": str(run.root / "nodes" / "{node}" / "api.sock"),
-        "probe_key": secrets.probe_key,
+        "probe_key_file": str(run.root / "probe.key"),
         "api": {"host": "127.0.0.1", "port": places.ports["control"]},
     }
 
