@@ -1,0 +1,276 @@
+"""A node's process on a real kernel: veths, ARP, packet sockets, signals."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract import colour, records, tap
+from contract.vocabulary import DropReason, Hop
+from tests.gateway.veth import Process, Wires, inside, receive
+
+pytest.importorskip("gateway._dataplane")
+pytestmark = pytest.mark.root
+
+KEY = bytes(range(16))
+TUNNEL, ANYCAST, SERVICE = "10.3.0.11", "10.3.255.1", "10.4.0.1"
+PUBLIC, PRIVATE, LD = "203.0.113.1", "10.100.0.1", "10.3.0.21"
+GRE, TCP, SYN = 47, 6, 2
+
+
+@pytest.fixture
+def wires() -> Iterator[Wires]:
+    wires = Wires(str(os.getpid()))
+    try:
+        wires.make()
+        yield wires
+    finally:
+        wires.remove()
+
+
+@pytest.fixture
+def node(wires: Wires, tmp_path: Path) -> Iterator[Process]:
+    settings = f"""
+name = "eip-1"
+role = "eip"
+state_dir = "{tmp_path}/state"
+tap_dir = "{tmp_path}/taps"
+tap_capacity = 4096
+allow_faults = true
+api = {{ socket = "{tmp_path}/run/api.sock" }}
+port = [
+  {{ index = 0, interface = "fabric0", next_hop = "10.2.1.1", mtu = 1600 }},
+  {{ index = 1, interface = "edge0", next_hop = "10.1.1.1", mtu = 1500 }},
+]
+"""
+    process = Process(wires, tmp_path, settings)
+    try:
+        yield process
+    finally:
+        process.end()
+
+
+def tables(epoch: int) -> dict[str, Any]:
+    binding = {"vip_id": 1, "public": PUBLIC, "private": PRIVATE, "service": SERVICE}
+    return {
+        "epoch": epoch,
+        "node": "eip-1",
+        "role": "eip",
+        "tunnel": {"local": TUNNEL, "encap": "gre"},
+        "probe": {"reserved": ["198.18.0.0/16", "2001:db8:18::/48"], "key": KEY.hex()},
+        "eip": {"anycast": ANYCAST, "bindings": [binding]},
+        "routes": [f"{TUNNEL}/32"],
+        "edge_routes": [f"{PUBLIC}/32"],
+    }
+
+
+def checksum(data: bytes) -> int:
+    words = sum(int.from_bytes(data[at : at + 2].ljust(2, b"\0"), "big") for at in range(0, len(data), 2))
+    while words >> 16:
+        words = (words & 0xFFFF) + (words >> 16)
+    return ~words & 0xFFFF
+
+
+def ipv4(protocol: int, source: str, target: str, payload: bytes) -> bytes:
+    ends = ip_address(source).packed + ip_address(target).packed
+    start = b"\x45\0" + (20 + len(payload)).to_bytes(2, "big") + bytes(4) + bytes([64, protocol])
+    return start + checksum(start + b"\0\0" + ends).to_bytes(2, "big") + ends + payload
+
+
+def tcp(source: str, target: str, ports: tuple[int, int], seq: int, flags: int = SYN) -> bytes:
+    segment = ports[0].to_bytes(2, "big") + ports[1].to_bytes(2, "big") + seq.to_bytes(4, "big") + bytes(4)
+    segment += bytes([0x50, flags]) + (1024).to_bytes(2, "big")
+    pseudo = ip_address(source).packed + ip_address(target).packed + bytes([0, TCP, 0, 20])
+    return segment + checksum(pseudo + segment + bytes(4)).to_bytes(2, "big") + bytes(2)
+
+
+def packet(source: str, target: str, ports: tuple[int, int], seq: int, flags: int = SYN) -> bytes:
+    return ipv4(TCP, source, target, tcp(source, target, ports, seq, flags))
+
+
+def is_gre(frame: bytes) -> bool:
+    return frame[12:14] == b"\x08\0" and frame[23] == GRE
+
+
+def is_tcp(frame: bytes) -> bool:
+    return frame[12:14] == b"\x08\0" and frame[23] == TCP
+
+
+def address(data: bytes) -> str:
+    return str(ip_address(data))
+
+
+def test_frames_pass_are_counted_and_survive_a_kill(wires: Wires, node: Process) -> None:
+    status = node.ready()
+    assert (status["epoch"], status["workers"], status["running"]) == (0, 1, True)
+    nothing = node.routes()
+    assert (nothing["routes"], nothing["edge_routes"], nothing["boot_id"]) == ([], [], status["boot_id"])
+    (path,) = nothing["taps"]
+
+    ethernet = wires.mac(wires.node, "edge0") + wires.mac(wires.far, "edge1") + b"\x08\0"
+    with wires.wire("edge1") as edge, wires.wire("fabric1") as fabric:
+        before = [ethernet + packet("192.0.2.9", PUBLIC, (2000 + n, 80), n) for n in range(5)]
+        for frame in before:
+            edge.send(frame)
+        node.until("five frames without tables", lambda c: c["drops"].get("NO_CONFIG", 0) >= 5)
+
+        answer = node.http.put("/v1/desired", json=tables(7))
+        assert (answer.status_code, answer.json()) == (200, {"epoch": 7})
+        routes = node.routes()
+        assert (routes["epoch"], routes["routes"], routes["edge_routes"]) == (7, [f"{TUNNEL}/32"], [f"{PUBLIC}/32"])
+
+        # Requests: ten of a client, ten coloured ones of a prober.
+        epoch = colour.epoch_of(time.time_ns())
+        probes = {n: colour.cookie(KEY, n, epoch) for n in range(10)}
+        for n in range(10):
+            edge.send(ethernet + packet("192.0.2.9", PUBLIC, (3000 + n, 80), n))
+            edge.send(ethernet + packet("198.18.0.5", PUBLIC, (4000 + n, 80), probes[n]))
+        out = receive(fabric, 20, is_gre)
+        assert len(out) == 20
+        for frame in out:
+            assert frame[:12] == wires.mac(wires.far, "fabric1") + wires.mac(wires.node, "fabric0")
+            assert (address(frame[26:30]), address(frame[30:34])) == (TUNNEL, SERVICE)
+            inner = frame[frame.index(b"\x45", 34) :]
+            assert address(inner[16:20]) == PRIVATE
+            assert checksum(inner[:20]) == 0
+            pseudo = inner[12:20] + bytes([0, TCP, 0, 20])
+            assert checksum(pseudo + inner[20:40]) == 0
+
+        # A reply comes back through an LD.
+        inner = packet(PRIVATE, "198.18.0.5", (80, 4000), 99, flags=0x12)
+        wrapped = ipv4(GRE, LD, ANYCAST, b"\0\0\x08\0" + inner)
+        fabric.send(wires.mac(wires.node, "fabric0") + wires.mac(wires.far, "fabric1") + b"\x08\0" + wrapped)
+        (reply,) = receive(edge, 1, is_tcp)
+        assert (address(reply[26:30]), address(reply[30:34])) == (PUBLIC, "198.18.0.5")
+        assert reply[6:12] == wires.mac(wires.node, "edge0")
+
+        edge.send(ethernet + packet("192.0.2.9", "203.0.113.250", (1, 80), 1))
+        edge.send(ethernet + b"\x45")
+        node.until("the bad frames", lambda c: {"NO_VIP", "MALFORMED_FRAME"} <= set(c["drops"]))
+
+    older = node.http.put("/v1/desired", json=tables(6))
+    assert older.status_code == 409
+    wrong = tables(8)
+    wrong["eip"]["bindings"][0]["public"] = "nowhere"
+    refused = node.http.put("/v1/desired", json=wrong)
+    assert refused.status_code == 422
+    assert "eip.bindings[0].public" in refused.json()["problems"][0]["path"]
+    counters = node.counters()
+    assert (counters["epoch"], node.routes()["epoch"]) == (7, 7)
+    assert counters["frames_out"] == 21
+
+    assert node.end(signal.SIGKILL) == -signal.SIGKILL
+    with Path(path).open("r+b") as file, mmap.mmap(file.fileno(), 0) as view:
+        header, state = tap.read_header(view), tap.read_state(view)
+        assert (header.node, header.boot_id.hex(), header.pid) == ("eip-1", status["boot_id"], status["pid"])
+        assert (state.closed, state.lost) == (False, 0)
+        assert time.time_ns() - state.heartbeat_ns < 5e9
+        raw = b"".join(bytes(run) for run in tap.read_records(view, header, 0, state.write_cursor))
+        after = tap.read_counters(view)
+    names = [name for name, *_ in records.POINT_FIELDS]
+    points = [dict(zip(names, values, strict=True)) for values in records.POINT_STRUCT.iter_unpack(raw)]
+    assert [p["seq"] for p in points] == list(range(state.write_cursor))
+    source = ip_address("198.18.0.5")
+    expected = {colour.probe_id(source, 4000 + n, isn) for n, isn in probes.items()}
+    seen = {p["probe_id"] for p in points if p["kind"] == 1 and p["hop"] == Hop.EIP_IN}
+    assert seen == expected
+    assert all(p["residence_ns"] > 0 for p in points if p["kind"] == 1)
+    reasons = {p["reason"] for p in points if p["kind"] == 2}
+    assert reasons >= {DropReason.NO_CONFIG, DropReason.NO_VIP, DropReason.MALFORMED_FRAME}
+    assert after[records.COUNTERS["frames_in"]] >= counters["frames_in"]
+
+
+def test_a_stop_withdraws_closes_and_takes_less_than_two_seconds(node: Process) -> None:
+    node.ready()
+    assert node.http.put("/v1/desired", json=tables(1)).status_code == 200
+    (path,) = node.routes()["taps"]
+    start = time.monotonic()
+    assert node.end(signal.SIGTERM) == 0, node.said()
+    assert time.monotonic() - start < 2
+    assert (node.routes()["routes"], node.routes()["edge_routes"]) == ([], [])
+    assert tap.read_state(Path(path).read_bytes()).closed
+
+
+def test_a_link_that_goes_down_and_comes_back(wires: Wires, node: Process) -> None:
+    node.ready()
+    assert node.http.put("/v1/desired", json=tables(1)).status_code == 200
+    ethernet = wires.mac(wires.node, "edge0") + wires.mac(wires.far, "edge1") + b"\x08\0"
+    frame = ethernet + packet("192.0.2.9", PUBLIC, (3000, 80), 1)
+    link = ["ip", "-n", wires.node, "link", "set", "fabric0"]
+    with wires.wire("edge1") as edge:
+        subprocess.run([*link, "down"], check=True, timeout=10)
+        edge.send(frame)
+        node.until("a refused frame", lambda c: c["drops"].get("DEVICE_FULL") == 1)
+        before = node.cpu_seconds()
+        time.sleep(0.5)
+        assert node.cpu_seconds() - before < 0.2, "a link that is down must not be polled hot"
+        subprocess.run([*link, "up"], check=True, timeout=10)
+        with wires.wire("fabric1") as fabric:
+            until = time.monotonic() + 5
+            while not (came := receive(fabric, 1, is_gre, 0.2)) and time.monotonic() < until:
+                edge.send(frame)
+        assert came
+    assert node.ready()["running"]
+
+
+def test_idle_costs_almost_nothing(node: Process) -> None:
+    node.ready()
+    assert node.http.put("/v1/desired", json=tables(1)).status_code == 200
+    time.sleep(0.5)
+    before = node.cpu_seconds()
+    time.sleep(3)
+    # Twenty nodes together must stay below 30 % of a core: 1.5 % each. The clock of /proc ticks 10 ms.
+    assert node.cpu_seconds() - before <= 0.06
+
+
+def test_a_silent_next_hop_is_named(wires: Wires, node: Process) -> None:
+    node.ready()
+    with inside(wires.far):
+        subprocess.run(["ip", "link", "set", "fabric1", "arp", "off"], check=True, timeout=10)
+    answer = node.http.put("/v1/desired", json=tables(1))
+    assert answer.status_code == 503
+    assert "fabric0" in answer.json()["detail"]
+    assert "10.2.1.1" in answer.json()["detail"]
+    assert node.routes()["routes"] == []
+    with inside(wires.far):
+        subprocess.run(["ip", "link", "set", "fabric1", "arp", "on"], check=True, timeout=10)
+    until = time.monotonic() + 10
+    while (status := node.http.put("/v1/desired", json=tables(1)).status_code) == 503:
+        assert time.monotonic() < until
+    assert status == 200
+
+
+def test_a_stuck_worker_is_told_apart_and_recovers(node: Process) -> None:
+    node.ready()
+    assert node.http.put("/v1/desired", json=tables(1)).status_code == 200
+    assert node.http.post("/v1/faults", json={"kind": "stuck_worker", "worker": 0}).status_code == 201
+    time.sleep(0.3)
+    (path,) = node.routes()["taps"]
+    assert time.time_ns() - tap.read_state(Path(path).read_bytes()).heartbeat_ns > 150_000_000
+    answer = node.http.put("/v1/desired", json=tables(2))
+    assert answer.status_code == 503
+    assert node.routes()["epoch"] == 1
+    assert node.http.delete("/v1/faults").status_code == 204
+    assert node.http.put("/v1/desired", json=tables(2)).status_code == 200
+    assert time.time_ns() - tap.read_state(Path(path).read_bytes()).heartbeat_ns < 500_000_000
+    assert node.routes()["epoch"] == 2
+
+
+def test_an_address_of_the_host_is_not_ours(wires: Wires, node: Process) -> None:
+    """The kernel of the namespace answers for its own addresses while the node looks on."""
+    node.ready()
+    assert node.http.put("/v1/desired", json=tables(1)).status_code == 200
+    with inside(wires.far), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.connect(("10.2.1.2", 9))
+        sender.send(b"for the host")
+    node.until("a frame of the host", lambda c: c["drops"].get("NOT_OURS", 0) >= 1)
