@@ -1,94 +1,164 @@
-//! GRE (RFC 2784) with the key of RFC 2890. Checksums, sequence numbers and routing are not accepted.
+//! Generic Routing Encapsulation (RFC 2784) with a key (RFC 2890).
 
-use crate::{be16, be32, WireError};
+use std::fmt;
 
-/// Bytes without a key.
-pub const HEADER: usize = 4;
-/// Bytes with a key.
-pub const HEADER_KEY: usize = 8;
+use crate::bytes::{put, slice, u16_at, u32_at};
+use crate::checksum::Sum;
+use crate::{Error, Result};
 
+mod field {
+    pub const FLAGS: usize = 0;
+    pub const PROTOCOL: usize = 2;
+    pub const OPTIONAL: usize = 4;
+}
+
+/// Bytes of a header without options.
+pub const HEADER_LEN: usize = 4;
+/// Bytes of a header with a key.
+pub const KEYED_LEN: usize = 8;
+const CHECKSUM: u16 = 0x8000;
 const KEY: u16 = 0x2000;
 
-/// A checked view.
+/// A view of a packet.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a>(&'a [u8]);
+pub struct Packet<T>(T);
 
-impl<'a> View<'a> {
-    /// Check flags, version and length.
-    pub fn checked(bytes: &'a [u8]) -> Result<Self, WireError> {
-        if bytes.len() < HEADER {
-            return Err(WireError::Truncated);
-        }
-        let flags = be16(bytes, 0);
-        if flags & !KEY != 0 {
-            return Err(WireError::Unsupported);
-        }
-        if flags & KEY != 0 && bytes.len() < HEADER_KEY {
-            return Err(WireError::Truncated);
-        }
-        Ok(Self(bytes))
+impl<T: AsRef<[u8]>> Packet<T> {
+    /// A view of anything.
+    pub const fn new_unchecked(buffer: T) -> Self {
+        Self(buffer)
     }
 
-    /// The key, 0 when there is none.
-    #[must_use]
-    pub fn key(&self) -> u32 {
-        if self.length() == HEADER_KEY {
-            be32(self.0, 4)
-        } else {
-            0
+    /// A view of a packet whose header is all there. `Unsupported` with routing, sequence numbers, a version other than 0 or
+    /// reserved flags; `Checksum` when there is a checksum and it is wrong.
+    pub fn new_checked(buffer: T) -> Result<Self> {
+        let packet = Self(buffer);
+        let bytes = packet.0.as_ref();
+        if bytes.len() < HEADER_LEN {
+            return Err(Error::Truncated);
         }
+        let flags = u16_at(bytes, field::FLAGS);
+        if flags & !(CHECKSUM | KEY) != 0 {
+            return Err(Error::Unsupported);
+        }
+        if bytes.len() < packet.header_len() {
+            return Err(Error::Truncated);
+        }
+        if flags & CHECKSUM != 0 && !Sum::new().bytes(bytes).is_right() {
+            return Err(Error::Checksum);
+        }
+        Ok(packet)
     }
 
-    /// EtherType of the payload.
-    #[must_use]
-    pub fn ethertype(&self) -> u16 {
-        be16(self.0, 2)
+    /// Bytes of the header, options included.
+    pub fn header_len(&self) -> usize {
+        let flags = u16_at(self.0.as_ref(), field::FLAGS);
+        HEADER_LEN + if flags & CHECKSUM != 0 { 4 } else { 0 } + if flags & KEY != 0 { 4 } else { 0 }
     }
 
-    /// Bytes of the header.
-    #[must_use]
-    pub fn length(&self) -> usize {
-        if be16(self.0, 0) & KEY != 0 {
-            HEADER_KEY
-        } else {
-            HEADER
-        }
+    /// What the payload is: an EtherType.
+    pub fn protocol(&self) -> u16 {
+        u16_at(self.0.as_ref(), field::PROTOCOL)
+    }
+
+    /// The key, if there is one.
+    pub fn key(&self) -> Option<u32> {
+        let flags = u16_at(self.0.as_ref(), field::FLAGS);
+        let at = field::OPTIONAL + if flags & CHECKSUM != 0 { 4 } else { 0 };
+        (flags & KEY != 0).then(|| u32_at(self.0.as_ref(), at))
+    }
+
+    /// What follows the header.
+    pub fn payload(&self) -> &[u8] {
+        let bytes = self.0.as_ref();
+        slice(bytes, self.header_len()..bytes.len())
     }
 }
 
-/// Write a header; `key` 0 writes none. The bytes written (4 or 8), `None` when `out` is shorter.
-pub fn build(out: &mut [u8], key: u32, ethertype: u16) -> Option<usize> {
-    let length = if key == 0 { HEADER } else { HEADER_KEY };
-    let out = out.get_mut(..length)?;
-    let flags = if key == 0 { 0 } else { KEY };
-    out[..2].copy_from_slice(&flags.to_be_bytes());
-    out[2..4].copy_from_slice(&ethertype.to_be_bytes());
-    if key != 0 {
-        out[4..8].copy_from_slice(&key.to_be_bytes());
+/// What a header without a checksum says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repr {
+    /// What the payload is: an EtherType.
+    pub protocol: u16,
+    /// The key, if any.
+    pub key: Option<u32>,
+}
+
+impl Repr {
+    /// Bytes it takes.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        if self.key.is_some() {
+            KEYED_LEN
+        } else {
+            HEADER_LEN
+        }
     }
-    Some(length)
+
+    /// Never: a header takes at least [`HEADER_LEN`] bytes.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Write the header to the front of `buffer`. `Truncated` when it does not fit.
+    pub fn emit(&self, buffer: &mut [u8]) -> Result<()> {
+        let place = buffer.get_mut(..self.len()).ok_or(Error::Truncated)?;
+        put(place, field::FLAGS, if self.key.is_some() { KEY } else { 0 }.to_be_bytes());
+        put(place, field::PROTOCOL, self.protocol.to_be_bytes());
+        if let Some(key) = self.key {
+            put(place, field::OPTIONAL, key.to_be_bytes());
+        }
+        Ok(())
+    }
+}
+
+impl<T: AsRef<[u8]>> fmt::Display for Packet<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "GRE protocol {:#06x}", self.protocol())?;
+        match self.key() {
+            Some(key) => write!(out, " key {key}"),
+            None => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ethernet::IPV4;
 
     #[test]
-    fn what_is_built_reads_back() {
-        for key in [0, 1, 0xFFFF_FFFF] {
-            let mut bytes = [0u8; 8];
-            let length = build(&mut bytes, key, 0x0800).unwrap();
-            let view = View::checked(&bytes[..length]).unwrap();
-            assert_eq!((view.key(), view.ethertype(), view.length()), (key, 0x0800, length));
+    fn build_and_read() {
+        for (key, text) in [(None, "GRE protocol 0x0800"), (Some(77), "GRE protocol 0x0800 key 77")] {
+            let repr = Repr { protocol: IPV4, key };
+            let mut bytes = vec![9; repr.len() + 2];
+            repr.emit(&mut bytes).unwrap();
+            let view = Packet::new_checked(&bytes).unwrap();
+            assert_eq!((view.protocol(), view.key(), view.payload()), (IPV4, key, &[9, 9][..]));
+            assert_eq!(view.to_string(), text);
+            assert!(repr.emit(&mut vec![0; repr.len() - 1]).is_err());
         }
     }
 
     #[test]
-    fn other_flags_and_versions_are_refused() {
-        for flags in [[0x80, 0], [0x10, 0], [0x00, 1], [0x40, 0]] {
-            assert_eq!(View::checked(&[flags[0], flags[1], 8, 0]).unwrap_err(), WireError::Unsupported);
+    fn a_checksum_is_checked() {
+        let mut bytes = vec![0xA0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 5, 1, 2, 3];
+        let checksum = Sum::new().bytes(&bytes).checksum();
+        bytes[4..6].copy_from_slice(&checksum.to_be_bytes());
+        let view = Packet::new_checked(&bytes).unwrap();
+        assert_eq!((view.key(), view.header_len(), view.payload()), (Some(5), 12, &[1, 2, 3][..]));
+        bytes[14] ^= 1;
+        assert_eq!(Packet::new_checked(&bytes).unwrap_err(), Error::Checksum);
+    }
+
+    #[test]
+    fn other_kinds_are_refused() {
+        assert_eq!(Packet::new_checked([0; 3]).unwrap_err(), Error::Truncated);
+        assert_eq!(Packet::new_checked([0x20, 0, 8, 0, 0, 0, 0]).unwrap_err(), Error::Truncated);
+        for flags in [0x4000u16, 0x1000, 0x0800, 0x0001, 0x0080] {
+            let [a, b] = flags.to_be_bytes();
+            assert_eq!(Packet::new_checked([a, b, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap_err(), Error::Unsupported);
         }
-        assert_eq!(View::checked(&[0x20, 0, 8, 0]).unwrap_err(), WireError::Truncated);
-        assert_eq!(View::checked(&[0, 0, 8]).unwrap_err(), WireError::Truncated);
     }
 }

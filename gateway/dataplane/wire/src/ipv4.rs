@@ -1,174 +1,274 @@
 //! IPv4 (RFC 791).
 
-use crate::{be16, checksum, WireError};
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use crate::bytes::{get, put, slice, slice_mut, u16_at, u8_at};
+use crate::checksum::{Delta, Sum};
+use crate::{Error, Result};
+
+mod field {
+    pub const VERSION_IHL: usize = 0;
+    pub const TOS: usize = 1;
+    pub const TOTAL_LEN: usize = 2;
+    pub const IDENT: usize = 4;
+    pub const FLAGS_OFFSET: usize = 6;
+    pub const TTL: usize = 8;
+    pub const PROTOCOL: usize = 9;
+    pub const CHECKSUM: usize = 10;
+    pub const SRC: usize = 12;
+    pub const DST: usize = 16;
+}
 
 /// Bytes of a header without options.
-pub const HEADER: usize = 20;
-/// Offset of the time to live.
-pub const TTL: usize = 8;
-/// Offset of the header checksum.
-pub const CHECKSUM: usize = 10;
-/// Offset of the source address.
-pub const SOURCE: usize = 12;
-/// Offset of the destination address.
-pub const DESTINATION: usize = 16;
+pub const HEADER_LEN: usize = 20;
+const DONT_FRAGMENT: u16 = 0x4000;
+const MORE_FRAGMENTS: u16 = 0x2000;
+const OFFSET: u16 = 0x1FFF;
 
-/// A checked view: version 4, header and total length inside the buffer. The checksum is checked apart, by [`View::sound`].
+/// A view of a packet.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a>(&'a [u8]);
+pub struct Packet<T>(T);
 
-impl<'a> View<'a> {
-    /// Check version and lengths. Bytes after the total length (Ethernet padding) are cut off.
-    pub fn checked(bytes: &'a [u8]) -> Result<Self, WireError> {
-        let view = Self::quoted(bytes)?;
-        let total = usize::from(be16(bytes, 2));
-        if total < view.header_length() {
-            return Err(WireError::Malformed);
-        }
-        bytes.get(..total).map(Self).ok_or(WireError::Truncated)
+impl<T: AsRef<[u8]>> Packet<T> {
+    /// A view of anything.
+    pub const fn new_unchecked(buffer: T) -> Self {
+        Self(buffer)
     }
 
-    /// A packet quoted by ICMP: the header is whole, the payload may be cut short.
-    pub fn quoted(bytes: &'a [u8]) -> Result<Self, WireError> {
-        if bytes.len() < HEADER {
-            return Err(WireError::Truncated);
+    /// A view of a packet that is all there: version 4, header and total length fit the bytes. The checksum is another
+    /// matter: see [`Packet::verify_checksum`].
+    pub fn new_checked(buffer: T) -> Result<Self> {
+        let packet = Self::new_quoted(buffer)?;
+        if packet.0.as_ref().len() < packet.total_len() {
+            return Err(Error::Truncated);
         }
-        let header = usize::from(bytes[0] & 0x0F) * 4;
-        if bytes[0] >> 4 != 4 || header < HEADER {
-            return Err(WireError::Malformed);
+        Ok(packet)
+    }
+
+    /// A view of a packet whose header is all there, but perhaps not its payload: as ICMP errors quote it.
+    pub fn new_quoted(buffer: T) -> Result<Self> {
+        let packet = Self(buffer);
+        let len = packet.0.as_ref().len();
+        if len < HEADER_LEN {
+            return Err(Error::Truncated);
         }
-        if bytes.len() < header {
-            return Err(WireError::Truncated);
+        let header = packet.header_len();
+        if u8_at(packet.0.as_ref(), field::VERSION_IHL) >> 4 != 4 || header < HEADER_LEN || packet.total_len() < header
+        {
+            return Err(Error::Malformed);
         }
-        Ok(Self(bytes))
+        if len < header {
+            return Err(Error::Truncated);
+        }
+        Ok(packet)
     }
 
     /// Bytes of the header, options included.
-    #[must_use]
-    pub fn header_length(&self) -> usize {
-        usize::from(self.0[0] & 0x0F) * 4
+    pub fn header_len(&self) -> usize {
+        usize::from(u8_at(self.0.as_ref(), field::VERSION_IHL) & 0x0F) * 4
     }
 
-    /// Bytes of the whole packet.
-    #[must_use]
-    pub fn total_length(&self) -> usize {
-        self.0.len()
+    /// Bytes of the packet.
+    pub fn total_len(&self) -> usize {
+        usize::from(u16_at(self.0.as_ref(), field::TOTAL_LEN))
     }
 
-    /// Whether it is a fragment, first or later.
-    #[must_use]
+    /// Whether it is one part of a packet.
     pub fn is_fragment(&self) -> bool {
-        be16(self.0, 6) & 0x3FFF != 0
+        u16_at(self.0.as_ref(), field::FLAGS_OFFSET) & (MORE_FRAGMENTS | OFFSET) != 0
     }
 
     /// Time to live.
-    #[must_use]
     pub fn ttl(&self) -> u8 {
-        self.0[TTL]
+        u8_at(self.0.as_ref(), field::TTL)
     }
 
-    /// Protocol of the payload.
-    #[must_use]
+    /// What the payload is.
     pub fn protocol(&self) -> u8 {
-        self.0[9]
+        u8_at(self.0.as_ref(), field::PROTOCOL)
     }
 
-    /// Source address.
-    #[must_use]
-    pub fn source(&self) -> [u8; 4] {
-        [self.0[12], self.0[13], self.0[14], self.0[15]]
+    /// The header's checksum.
+    pub fn checksum(&self) -> u16 {
+        u16_at(self.0.as_ref(), field::CHECKSUM)
     }
 
-    /// Destination address.
-    #[must_use]
-    pub fn destination(&self) -> [u8; 4] {
-        [self.0[16], self.0[17], self.0[18], self.0[19]]
+    /// Source.
+    pub fn src(&self) -> Ipv4Addr {
+        Ipv4Addr::from(get::<4>(self.0.as_ref(), field::SRC))
     }
 
-    /// Whether the header checksum is right.
-    #[must_use]
-    pub fn sound(&self) -> bool {
-        checksum::of(&self.0[..self.header_length()]) == 0
+    /// Destination.
+    pub fn dst(&self) -> Ipv4Addr {
+        Ipv4Addr::from(get::<4>(self.0.as_ref(), field::DST))
     }
 
-    /// What follows the header.
-    #[must_use]
-    pub fn payload(&self) -> &'a [u8] {
-        &self.0[self.header_length()..]
+    /// Whether the header's checksum is right.
+    pub fn verify_checksum(&self) -> bool {
+        Sum::new().bytes(slice(self.0.as_ref(), 0..self.header_len())).is_right()
+    }
+
+    /// What follows the header, without padding; cut where the bytes end.
+    pub fn payload(&self) -> &[u8] {
+        let bytes = self.0.as_ref();
+        slice(bytes, self.header_len()..self.total_len().min(bytes.len()))
     }
 }
 
-/// Write a header (no options, don't fragment, checksum set) into the first [`HEADER`] bytes of `out` for a payload of
-/// `payload` bytes; false when it does not fit or the packet would be longer than 65535 bytes.
-pub fn build(
-    out: &mut [u8],
-    source: [u8; 4],
-    destination: [u8; 4],
-    protocol: u8,
-    ttl: u8,
-    payload: usize,
-) -> bool {
-    let Ok(total) = u16::try_from(payload + HEADER) else {
-        return false;
-    };
-    let Some(out) = out.get_mut(..HEADER) else {
-        return false;
-    };
-    out.fill(0);
-    out[0] = 0x45;
-    out[2..4].copy_from_slice(&total.to_be_bytes());
-    out[6] = 0x40;
-    out[TTL] = ttl;
-    out[9] = protocol;
-    out[SOURCE..SOURCE + 4].copy_from_slice(&source);
-    out[DESTINATION..DESTINATION + 4].copy_from_slice(&destination);
-    let check = checksum::of(out);
-    out[CHECKSUM..CHECKSUM + 2].copy_from_slice(&check.to_be_bytes());
-    true
+impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
+    /// Another source; the header's checksum follows. Returns what changed, for the checksums that cover it too.
+    pub fn set_src(&mut self, src: Ipv4Addr) -> Delta {
+        self.set_address(field::SRC, src)
+    }
+
+    /// Another destination, likewise.
+    pub fn set_dst(&mut self, dst: Ipv4Addr) -> Delta {
+        self.set_address(field::DST, dst)
+    }
+
+    /// One hop less to live; the checksum follows. Zero stays zero.
+    pub fn decrement_ttl(&mut self) {
+        let bytes = self.0.as_mut();
+        let old = u16_at(bytes, field::TTL);
+        let new = u16::from_be_bytes([u8_at(bytes, field::TTL).saturating_sub(1), u8_at(bytes, field::PROTOCOL)]);
+        let checksum = Delta::new().replace_word(old, new).apply(u16_at(bytes, field::CHECKSUM));
+        put(bytes, field::TTL, new.to_be_bytes());
+        put(bytes, field::CHECKSUM, checksum.to_be_bytes());
+    }
+
+    /// What follows the header, to change.
+    pub fn payload_mut(&mut self) -> &mut [u8] {
+        let (start, end) = (self.header_len(), self.total_len());
+        let bytes = self.0.as_mut();
+        let end = end.min(bytes.len());
+        slice_mut(bytes, start..end)
+    }
+
+    fn set_address(&mut self, at: usize, address: Ipv4Addr) -> Delta {
+        let bytes = self.0.as_mut();
+        let delta = Delta::new().replace(&get::<4>(bytes, at), &address.octets());
+        let checksum = delta.apply(u16_at(bytes, field::CHECKSUM));
+        put(bytes, at, address.octets());
+        put(bytes, field::CHECKSUM, checksum.to_be_bytes());
+        delta
+    }
+}
+
+/// What a header without options says. It may not be fragmented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repr {
+    /// Source.
+    pub src: Ipv4Addr,
+    /// Destination.
+    pub dst: Ipv4Addr,
+    /// What the payload is.
+    pub protocol: u8,
+    /// Time to live.
+    pub ttl: u8,
+    /// DSCP and ECN.
+    pub tos: u8,
+    /// Bytes of the payload.
+    pub payload_len: usize,
+}
+
+impl Repr {
+    /// Write the header, checksum included, to the front of `buffer`. `Truncated` when it does not fit, `Malformed` when
+    /// the packet would be longer than 65535 bytes.
+    pub fn emit(&self, buffer: &mut [u8]) -> Result<()> {
+        let place = buffer.first_chunk_mut::<HEADER_LEN>().ok_or(Error::Truncated)?;
+        let total = u16::try_from(HEADER_LEN + self.payload_len).map_err(|_| Error::Malformed)?;
+        put(place, field::VERSION_IHL, [0x45, self.tos]);
+        put(place, field::TOTAL_LEN, total.to_be_bytes());
+        put(place, field::IDENT, [0, 0]);
+        put(place, field::FLAGS_OFFSET, DONT_FRAGMENT.to_be_bytes());
+        put(place, field::TTL, [self.ttl, self.protocol]);
+        put(place, field::CHECKSUM, [0, 0]);
+        put(place, field::SRC, self.src.octets());
+        put(place, field::DST, self.dst.octets());
+        let checksum = Sum::new().bytes(place).checksum();
+        put(place, field::CHECKSUM, checksum.to_be_bytes());
+        Ok(())
+    }
+}
+
+impl<T: AsRef<[u8]>> Packet<T> {
+    /// DSCP and ECN.
+    pub fn tos(&self) -> u8 {
+        u8_at(self.0.as_ref(), field::TOS)
+    }
+}
+
+impl<T: AsRef<[u8]>> fmt::Display for Packet<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "IPv4 {} > {} protocol {} ttl {}", self.src(), self.dst(), self.protocol(), self.ttl())?;
+        write!(out, " length {}", self.total_len())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn packet() -> [u8; 28] {
-        let mut bytes = [7u8; 28];
-        assert!(build(&mut bytes, [10, 0, 0, 1], [10, 0, 0, 2], 17, 64, 8));
+    fn packet() -> Vec<u8> {
+        let mut bytes = vec![0x55; 30];
+        let repr = Repr {
+            src: Ipv4Addr::new(10, 0, 0, 1),
+            dst: Ipv4Addr::new(10, 0, 0, 2),
+            protocol: 6,
+            ttl: 64,
+            tos: 0,
+            payload_len: 8,
+        };
+        repr.emit(&mut bytes).unwrap();
         bytes
     }
 
     #[test]
-    fn what_is_built_reads_back() {
+    fn build_and_read() {
         let bytes = packet();
-        let view = View::checked(&bytes).unwrap();
-        assert!(view.sound() && !view.is_fragment());
-        assert_eq!((view.source(), view.destination()), ([10, 0, 0, 1], [10, 0, 0, 2]));
-        assert_eq!((view.protocol(), view.ttl(), view.payload()), (17, 64, &[7u8; 8][..]));
+        let view = Packet::new_checked(&bytes).unwrap();
+        assert!(view.verify_checksum() && !view.is_fragment());
+        assert_eq!((view.header_len(), view.total_len(), view.ttl(), view.protocol(), view.tos()), (20, 28, 64, 6, 0));
+        assert_eq!(view.payload(), [0x55; 8]);
+        assert_eq!(view.to_string(), "IPv4 10.0.0.1 > 10.0.0.2 protocol 6 ttl 64 length 28");
     }
 
     #[test]
-    fn lengths_are_checked() {
+    fn changes_keep_the_checksum_right() {
         let mut bytes = packet();
-        assert_eq!(View::checked(&bytes[..27]).unwrap_err(), WireError::Truncated);
-        bytes[3] = 19;
-        assert_eq!(View::checked(&bytes).unwrap_err(), WireError::Malformed);
-        bytes[0] = 0x44;
-        assert_eq!(View::checked(&bytes).unwrap_err(), WireError::Malformed);
-        bytes[0] = 0x65;
-        assert_eq!(View::checked(&bytes).unwrap_err(), WireError::Malformed);
+        let mut view = Packet::new_unchecked(&mut bytes[..]);
+        view.decrement_ttl();
+        assert_eq!(view.set_src(Ipv4Addr::new(1, 2, 3, 4)), Delta::new().replace(&[10, 0, 0, 1], &[1, 2, 3, 4]));
+        let _ = view.set_dst(Ipv4Addr::new(255, 255, 255, 255));
+        assert!(view.verify_checksum());
+        assert_eq!((view.ttl(), view.src(), view.dst()), (63, Ipv4Addr::new(1, 2, 3, 4), Ipv4Addr::BROADCAST));
     }
 
     #[test]
-    fn a_flipped_bit_is_unsound() {
-        let mut bytes = packet();
-        bytes[15] ^= 1;
-        assert!(!View::checked(&bytes).unwrap().sound());
+    fn contradictions_are_refused() {
+        let check = |change: fn(&mut Vec<u8>)| {
+            let mut bytes = packet();
+            change(&mut bytes);
+            Packet::new_checked(bytes).map(|_| ()).unwrap_err()
+        };
+        assert_eq!(check(|b| b.truncate(19)), Error::Truncated);
+        assert_eq!(check(|b| b.truncate(27)), Error::Truncated);
+        assert_eq!(check(|b| b[0] = 0x65), Error::Malformed);
+        assert_eq!(check(|b| b[0] = 0x44), Error::Malformed);
+        assert_eq!(check(|b| b[3] = 19), Error::Malformed);
+        assert_eq!(check(|b| (b[0], b[3]) = (0x4F, 60)), Error::Truncated);
+        let mut quoted = packet();
+        quoted.truncate(24);
+        assert_eq!(Packet::new_quoted(quoted).unwrap().payload().len(), 4);
     }
 
     #[test]
-    fn padding_is_cut_off() {
-        let mut long = packet().to_vec();
-        long.extend([0; 18]);
-        assert_eq!(View::checked(&long).unwrap().payload().len(), 8);
+    fn fragments() {
+        for (flags, fragment) in [(0x4000u16, false), (0x2000, true), (0x0001, true), (0x8000, false)] {
+            let mut bytes = packet();
+            bytes[6..8].copy_from_slice(&flags.to_be_bytes());
+            assert_eq!(Packet::new_unchecked(bytes).is_fragment(), fragment);
+        }
     }
 }

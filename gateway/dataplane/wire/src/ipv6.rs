@@ -1,182 +1,298 @@
-//! IPv6 (RFC 8200), with a bounded walk over extension headers.
+//! IPv6 (RFC 8200), with a bounded walk over the extension headers.
 
-use crate::{be16, WireError};
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use crate::bytes::{get, put, slice, slice_mut, u16_at, u32_at, u8_at};
+use crate::checksum::Delta;
+use crate::{Error, Result};
+
+mod field {
+    pub const VERSION_CLASS_FLOW: usize = 0;
+    pub const PAYLOAD_LEN: usize = 4;
+    pub const NEXT_HEADER: usize = 6;
+    pub const HOP_LIMIT: usize = 7;
+    pub const SRC: usize = 8;
+    pub const DST: usize = 24;
+}
 
 /// Bytes of the fixed header.
-pub const HEADER: usize = 40;
-/// Offset of the hop limit.
-pub const HOP_LIMIT: usize = 7;
-/// Offset of the source address.
-pub const SOURCE: usize = 8;
-/// Offset of the destination address.
-pub const DESTINATION: usize = 24;
-/// How many extension headers are walked; a longer chain is malformed to us.
-pub const MAX_EXTENSIONS: usize = 6;
+pub const HEADER_LEN: usize = 40;
+/// Extension headers that are followed; a packet with more is malformed.
+pub const MAX_EXTENSIONS: usize = 8;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
-const DESTINATION_OPTIONS: u8 = 60;
+const DESTINATION: u8 = 60;
 
-/// Where the walk over the extension headers ended.
+/// What lies behind the extension headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Upper {
-    /// Protocol of the upper layer.
-    pub protocol: u8,
-    /// Its offset from the start of the IPv6 header.
-    pub offset: usize,
-    /// Whether a fragment header that really fragments stands before it.
-    pub fragment: bool,
+pub enum Upper {
+    /// An upper-layer protocol.
+    Protocol {
+        /// Its number.
+        protocol: u8,
+        /// Where it begins, from the start of the packet.
+        offset: usize,
+    },
+    /// One part of a packet.
+    Fragment,
 }
 
-/// A checked view: version 6, header and payload length inside the buffer.
+/// A view of a packet.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a>(&'a [u8]);
+pub struct Packet<T>(T);
 
-impl<'a> View<'a> {
-    /// Check version and lengths. Bytes after the payload length are cut off.
-    pub fn checked(bytes: &'a [u8]) -> Result<Self, WireError> {
-        let _ = Self::quoted(bytes)?;
-        let total = HEADER + usize::from(be16(bytes, 4));
-        bytes.get(..total).map(Self).ok_or(WireError::Truncated)
+impl<T: AsRef<[u8]>> Packet<T> {
+    /// A view of anything.
+    pub const fn new_unchecked(buffer: T) -> Self {
+        Self(buffer)
     }
 
-    /// A packet quoted by ICMPv6: the header is whole, the payload may be cut short.
-    pub fn quoted(bytes: &'a [u8]) -> Result<Self, WireError> {
-        if bytes.len() < HEADER {
-            return Err(WireError::Truncated);
+    /// A view of a packet that is all there: version 6, payload length fits the bytes. Jumbograms are malformed.
+    pub fn new_checked(buffer: T) -> Result<Self> {
+        let packet = Self::new_quoted(buffer)?;
+        if packet.0.as_ref().len() < packet.total_len() {
+            return Err(Error::Truncated);
         }
-        if bytes[0] >> 4 != 6 {
-            return Err(WireError::Malformed);
+        Ok(packet)
+    }
+
+    /// A view of a packet whose fixed header is all there, but perhaps not its payload: as ICMP errors quote it.
+    pub fn new_quoted(buffer: T) -> Result<Self> {
+        let packet = Self(buffer);
+        if packet.0.as_ref().len() < HEADER_LEN {
+            return Err(Error::Truncated);
         }
-        Ok(Self(bytes))
+        if u8_at(packet.0.as_ref(), field::VERSION_CLASS_FLOW) >> 4 != 6 {
+            return Err(Error::Malformed);
+        }
+        Ok(packet)
     }
 
-    /// Bytes of the whole packet.
-    #[must_use]
-    pub fn total_length(&self) -> usize {
-        self.0.len()
+    /// Bytes of the packet.
+    pub fn total_len(&self) -> usize {
+        HEADER_LEN + usize::from(u16_at(self.0.as_ref(), field::PAYLOAD_LEN))
     }
 
-    /// Hop limit.
-    #[must_use]
+    /// Kind of the first header behind the fixed one.
+    pub fn next_header(&self) -> u8 {
+        u8_at(self.0.as_ref(), field::NEXT_HEADER)
+    }
+
+    /// Hops left.
     pub fn hop_limit(&self) -> u8 {
-        self.0[HOP_LIMIT]
+        u8_at(self.0.as_ref(), field::HOP_LIMIT)
     }
 
-    /// Source address.
-    #[must_use]
-    pub fn source(&self) -> [u8; 16] {
-        address(self.0, SOURCE)
+    /// The flow label.
+    pub fn flow_label(&self) -> u32 {
+        u32_at(self.0.as_ref(), field::VERSION_CLASS_FLOW) & 0x000F_FFFF
     }
 
-    /// Destination address.
-    #[must_use]
-    pub fn destination(&self) -> [u8; 16] {
-        address(self.0, DESTINATION)
+    /// DSCP and ECN.
+    pub fn traffic_class(&self) -> u8 {
+        (u16_at(self.0.as_ref(), field::VERSION_CLASS_FLOW) >> 4) as u8
     }
 
-    /// Walk the extension headers to the upper layer.
-    pub fn upper(&self) -> Result<Upper, WireError> {
-        let mut protocol = self.0[6];
-        let mut offset = HEADER;
-        let mut fragment = false;
+    /// Source.
+    pub fn src(&self) -> Ipv6Addr {
+        Ipv6Addr::from(get::<16>(self.0.as_ref(), field::SRC))
+    }
+
+    /// Destination.
+    pub fn dst(&self) -> Ipv6Addr {
+        Ipv6Addr::from(get::<16>(self.0.as_ref(), field::DST))
+    }
+
+    /// What follows the fixed header, without padding; cut where the bytes end.
+    pub fn payload(&self) -> &[u8] {
+        let bytes = self.0.as_ref();
+        slice(bytes, HEADER_LEN..self.total_len().min(bytes.len()))
+    }
+
+    /// Walk the extension headers. An atomic fragment (RFC 6946) counts as whole. `Truncated` when a header runs past the
+    /// packet, `Malformed` with more than [`MAX_EXTENSIONS`] of them.
+    pub fn upper(&self) -> Result<Upper> {
+        let bytes = self.0.as_ref();
+        let end = self.total_len().min(bytes.len());
+        let (mut protocol, mut offset) = (self.next_header(), HEADER_LEN);
         for _ in 0..=MAX_EXTENSIONS {
             let length = match protocol {
-                HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {
-                    let length = self.0.get(offset + 1).ok_or(WireError::Truncated)?;
-                    (usize::from(*length) + 1) * 8
-                }
+                HOP_BY_HOP | ROUTING | DESTINATION => 8 + usize::from(u8_at(bytes, offset + 1)) * 8,
                 FRAGMENT => 8,
-                _ => return Ok(Upper { protocol, offset, fragment }),
+                _ => return Ok(Upper::Protocol { protocol, offset }),
             };
-            let header = self.0.get(offset..offset + length).ok_or(WireError::Truncated)?;
-            if protocol == FRAGMENT && be16(header, 2) & 0xFFF9 != 0 {
-                fragment = true;
+            if offset + length > end {
+                return Err(Error::Truncated);
             }
-            protocol = header[0];
+            // Offset and the "more" flag; two reserved bits lie between them.
+            if protocol == FRAGMENT && u16_at(bytes, offset + 2) & 0xFFF9 != 0 {
+                return Ok(Upper::Fragment);
+            }
+            protocol = u8_at(bytes, offset);
             offset += length;
         }
-        Err(WireError::Malformed)
-    }
-
-    /// The bytes from `offset` (counted from the start of the header) on.
-    #[must_use]
-    pub fn from(&self, offset: usize) -> &'a [u8] {
-        self.0.get(offset..).unwrap_or(&[])
+        Err(Error::Malformed)
     }
 }
 
-fn address(bytes: &[u8], at: usize) -> [u8; 16] {
-    let mut out = [0; 16];
-    out.copy_from_slice(&bytes[at..at + 16]);
-    out
+impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
+    /// Another source. Returns what changed, for the checksums of upper layers.
+    pub fn set_src(&mut self, src: Ipv6Addr) -> Delta {
+        self.set_address(field::SRC, src)
+    }
+
+    /// Another destination, likewise.
+    pub fn set_dst(&mut self, dst: Ipv6Addr) -> Delta {
+        self.set_address(field::DST, dst)
+    }
+
+    /// One hop less. Zero stays zero.
+    pub fn decrement_hop_limit(&mut self) {
+        let bytes = self.0.as_mut();
+        let left = u8_at(bytes, field::HOP_LIMIT).saturating_sub(1);
+        put(bytes, field::HOP_LIMIT, [left]);
+    }
+
+    /// What follows the fixed header, to change.
+    pub fn payload_mut(&mut self) -> &mut [u8] {
+        let total = self.total_len();
+        let bytes = self.0.as_mut();
+        let end = total.min(bytes.len());
+        slice_mut(bytes, HEADER_LEN..end)
+    }
+
+    fn set_address(&mut self, at: usize, address: Ipv6Addr) -> Delta {
+        let bytes = self.0.as_mut();
+        let delta = Delta::new().replace(&get::<16>(bytes, at), &address.octets());
+        put(bytes, at, address.octets());
+        delta
+    }
 }
 
-/// Write a header into the first [`HEADER`] bytes of `out`; false when it does not fit.
-pub fn build(
-    out: &mut [u8],
-    source: [u8; 16],
-    destination: [u8; 16],
-    protocol: u8,
-    hop_limit: u8,
-    payload: usize,
-) -> bool {
-    let Ok(length) = u16::try_from(payload) else {
-        return false;
-    };
-    let Some(out) = out.get_mut(..HEADER) else {
-        return false;
-    };
-    out[..4].copy_from_slice(&[0x60, 0, 0, 0]);
-    out[4..6].copy_from_slice(&length.to_be_bytes());
-    out[6] = protocol;
-    out[HOP_LIMIT] = hop_limit;
-    out[SOURCE..SOURCE + 16].copy_from_slice(&source);
-    out[DESTINATION..DESTINATION + 16].copy_from_slice(&destination);
-    true
+/// What a header without extensions says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repr {
+    /// Source.
+    pub src: Ipv6Addr,
+    /// Destination.
+    pub dst: Ipv6Addr,
+    /// What the payload is.
+    pub protocol: u8,
+    /// Hops it may take.
+    pub hop_limit: u8,
+    /// DSCP and ECN.
+    pub traffic_class: u8,
+    /// Only the low 20 bits count.
+    pub flow_label: u32,
+    /// Bytes of the payload.
+    pub payload_len: usize,
+}
+
+impl Repr {
+    /// Write the header to the front of `buffer`. `Truncated` when it does not fit, `Malformed` when the payload is longer
+    /// than 65535 bytes.
+    pub fn emit(&self, buffer: &mut [u8]) -> Result<()> {
+        let place = buffer.first_chunk_mut::<HEADER_LEN>().ok_or(Error::Truncated)?;
+        let length = u16::try_from(self.payload_len).map_err(|_| Error::Malformed)?;
+        let first = 6 << 28 | u32::from(self.traffic_class) << 20 | self.flow_label & 0x000F_FFFF;
+        put(place, field::VERSION_CLASS_FLOW, first.to_be_bytes());
+        put(place, field::PAYLOAD_LEN, length.to_be_bytes());
+        put(place, field::NEXT_HEADER, [self.protocol, self.hop_limit]);
+        put(place, field::SRC, self.src.octets());
+        put(place, field::DST, self.dst.octets());
+        Ok(())
+    }
+}
+
+impl<T: AsRef<[u8]>> fmt::Display for Packet<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "IPv6 {} > {} next {} hops {}", self.src(), self.dst(), self.next_header(), self.hop_limit())?;
+        write!(out, " length {}", self.total_len())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn packet(next: u8, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![0; HEADER];
-        assert!(build(&mut bytes, [1; 16], [2; 16], next, 64, payload.len()));
-        bytes.extend(payload);
+    fn packet(protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER_LEN];
+        let repr = Repr {
+            src: "2001:db8::1".parse().unwrap(),
+            dst: "2001:db8::2".parse().unwrap(),
+            protocol,
+            hop_limit: 64,
+            traffic_class: 0xA5,
+            flow_label: 0xABCDE,
+            payload_len: payload.len(),
+        };
+        repr.emit(&mut bytes).unwrap();
+        bytes.extend_from_slice(payload);
         bytes
     }
 
-    #[test]
-    fn what_is_built_reads_back() {
-        let bytes = packet(6, &[9; 20]);
-        let view = View::checked(&bytes).unwrap();
-        assert_eq!((view.source(), view.destination(), view.hop_limit()), ([1; 16], [2; 16], 64));
-        assert_eq!(view.upper().unwrap(), Upper { protocol: 6, offset: 40, fragment: false });
-        assert_eq!(view.from(40), &[9; 20]);
+    fn upper(protocol: u8, payload: &[u8]) -> Result<Upper> {
+        Packet::new_checked(packet(protocol, payload))?.upper()
     }
 
     #[test]
-    fn extensions_are_walked() {
-        let bytes = packet(0, &[60, 0, 0, 0, 0, 0, 0, 0, 17, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]);
-        let upper = View::checked(&bytes).unwrap().upper().unwrap();
-        assert_eq!(upper, Upper { protocol: 17, offset: 56, fragment: false });
+    fn build_and_read() {
+        let bytes = packet(6, &[9; 4]);
+        let view = Packet::new_checked(&bytes).unwrap();
+        assert_eq!((view.total_len(), view.next_header(), view.hop_limit()), (44, 6, 64));
+        assert_eq!((view.flow_label(), view.traffic_class()), (0xABCDE, 0xA5));
+        assert_eq!(view.payload(), [9; 4]);
+        assert_eq!(view.to_string(), "IPv6 2001:db8::1 > 2001:db8::2 next 6 hops 64 length 44");
     }
 
     #[test]
-    fn fragments_show() {
-        let bytes = packet(44, &[6, 0, 0, 1, 0, 0, 0, 0, 1, 2, 3, 4]);
-        assert!(View::checked(&bytes).unwrap().upper().unwrap().fragment);
-        let atomic = packet(44, &[6, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]);
-        assert!(!View::checked(&atomic).unwrap().upper().unwrap().fragment);
+    fn changes() {
+        let mut bytes = packet(6, &[]);
+        let mut view = Packet::new_unchecked(&mut bytes[..]);
+        view.decrement_hop_limit();
+        let _ = view.set_src("::1".parse().unwrap());
+        let _ = view.set_dst("::2".parse().unwrap());
+        assert_eq!(view.hop_limit(), 63);
+        assert_eq!((view.src().to_string(), view.dst().to_string()), ("::1".into(), "::2".into()));
     }
 
     #[test]
-    fn a_long_chain_ends() {
-        let bytes = packet(0, &[0u8; 8 * 20]);
-        assert_eq!(View::checked(&bytes).unwrap().upper().unwrap_err(), WireError::Malformed);
-        let cut = packet(0, &[0u8; 4]);
-        assert_eq!(View::checked(&cut).unwrap().upper().unwrap_err(), WireError::Truncated);
+    fn contradictions_are_refused() {
+        let mut bytes = packet(6, &[0; 8]);
+        bytes[0] = 0x45;
+        assert_eq!(Packet::new_checked(&bytes).unwrap_err(), Error::Malformed);
+        bytes[0] = 0x60;
+        bytes.truncate(47);
+        assert_eq!(Packet::new_checked(&bytes).unwrap_err(), Error::Truncated);
+        assert_eq!(Packet::new_quoted(&bytes).unwrap().payload().len(), 7);
+        bytes.truncate(39);
+        assert_eq!(Packet::new_quoted(&bytes).unwrap_err(), Error::Truncated);
+    }
+
+    #[test]
+    fn the_walk_finds_the_upper_layer() {
+        assert_eq!(upper(17, &[]), Ok(Upper::Protocol { protocol: 17, offset: 40 }));
+        let mut chain = [0; 24];
+        chain[0] = DESTINATION;
+        chain[8] = 6;
+        chain[9] = 1;
+        assert_eq!(upper(HOP_BY_HOP, &chain), Ok(Upper::Protocol { protocol: 6, offset: 64 }));
+    }
+
+    #[test]
+    fn the_walk_ends() {
+        assert_eq!(upper(HOP_BY_HOP, &[0; 8 * (MAX_EXTENSIONS + 1)]), Err(Error::Malformed));
+        assert_eq!(upper(HOP_BY_HOP, &[6, 200, 0, 0, 0, 0, 0, 0]), Err(Error::Truncated));
+        assert_eq!(upper(DESTINATION, &[]), Err(Error::Truncated));
+    }
+
+    #[test]
+    fn fragments_and_atomic_ones() {
+        assert_eq!(upper(FRAGMENT, &[6, 0, 0, 1, 0, 0, 0, 0]), Ok(Upper::Fragment));
+        assert_eq!(upper(FRAGMENT, &[6, 0, 0, 8, 0, 0, 0, 0]), Ok(Upper::Fragment));
+        assert_eq!(upper(FRAGMENT, &[6, 0, 0, 6, 0, 0, 0, 0]), Ok(Upper::Protocol { protocol: 6, offset: 48 }));
     }
 }

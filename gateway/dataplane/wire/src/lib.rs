@@ -1,49 +1,65 @@
-//! Protocol headers, one protocol a file, each in the same order: field ranges, checked view, accessors, builder, tests.
+//! The protocols on the wire, one file each, every file in the same order: field ranges, the checked view, accessors,
+//! setters, what to build, display, tests.
 //!
-//! `View::checked` verifies every length it will ever read, so that no accessor can run past the end. Input is hostile.
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+//! A view is made by `new_checked`, which refuses bytes whose lengths contradict each other, or by `new_unchecked`, which
+//! takes anything. After a check, every slice that a view returns lies where the header says; a setter that voids the
+//! check says so. Nothing here panics: an unchecked view of too few bytes reads zeros and writes nothing.
 
+#![forbid(unsafe_code)]
+
+mod bytes;
 pub mod checksum;
 pub mod ethernet;
 pub mod gre;
-pub mod icmp;
+pub mod icmpv4;
+pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
 pub mod tcp;
 pub mod udp;
 pub mod vxlan;
 
-/// Why bytes are not the header they should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WireError {
-    /// Shorter than the header, or than the length the header claims.
-    Truncated,
-    /// The fields contradict each other or the protocol.
-    Malformed,
-    /// The header's checksum is wrong.
-    Checksum,
-    /// Well formed, but a kind that is not handled (a version, a flag).
-    Unsupported,
-}
+use std::fmt;
 
 /// IP protocol numbers.
 pub mod protocol {
     /// ICMP for IPv4.
-    pub const ICMP: u8 = 1;
+    pub const ICMPV4: u8 = 1;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
-    /// Generic routing encapsulation.
+    /// Generic Routing Encapsulation.
     pub const GRE: u8 = 47;
     /// ICMP for IPv6.
     pub const ICMPV6: u8 = 58;
 }
 
-pub(crate) fn be16(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+/// Why bytes are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// There are fewer bytes than the header takes or announces.
+    Truncated,
+    /// Fields contradict each other or the standard.
+    Malformed,
+    /// Well formed, but of a kind that is not handled.
+    Unsupported,
+    /// The checksum is wrong.
+    Checksum,
 }
 
-pub(crate) fn be32(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Truncated => "truncated header",
+            Self::Malformed => "fields contradict each other",
+            Self::Unsupported => "unsupported kind",
+            Self::Checksum => "wrong checksum",
+        })
+    }
 }
+
+impl std::error::Error for Error {}
+
+/// What a check returns.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,62 +1,153 @@
 //! TCP (RFC 9293): the fixed header.
 
-use crate::{be16, be32, WireError};
+use std::fmt;
+
+use crate::bytes::{put, slice, u16_at, u32_at, u8_at};
+use crate::checksum::Delta;
+use crate::{Error, Result};
+
+mod field {
+    pub const SRC_PORT: usize = 0;
+    pub const DST_PORT: usize = 2;
+    pub const SEQ: usize = 4;
+    pub const ACK: usize = 8;
+    pub const DATA_OFFSET: usize = 12;
+    pub const FLAGS: usize = 13;
+    pub const WINDOW: usize = 14;
+    pub const CHECKSUM: usize = 16;
+    pub const URGENT: usize = 18;
+}
 
 /// Bytes of a header without options.
-pub const HEADER: usize = 20;
-/// Offset of the checksum.
-pub const CHECKSUM: usize = 16;
-/// Flag FIN.
+pub const HEADER_LEN: usize = 20;
+/// Where the checksum stands.
+pub const CHECKSUM_AT: usize = field::CHECKSUM;
+
+/// No more data from the sender.
 pub const FIN: u8 = 0x01;
-/// Flag SYN.
+/// Synchronize sequence numbers.
 pub const SYN: u8 = 0x02;
-/// Flag RST.
+/// Reset the connection.
 pub const RST: u8 = 0x04;
-/// Flag ACK.
+/// Push.
+pub const PSH: u8 = 0x08;
+/// The acknowledgement number counts.
 pub const ACK: u8 = 0x10;
 
-/// A checked view: the header with its options is inside the buffer.
+/// A view of a segment.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a>(&'a [u8]);
+pub struct Packet<T>(T);
 
-impl<'a> View<'a> {
-    /// Check the data offset and the length.
-    pub fn checked(bytes: &'a [u8]) -> Result<Self, WireError> {
-        if bytes.len() < HEADER {
-            return Err(WireError::Truncated);
-        }
-        let header = usize::from(bytes[12] >> 4) * 4;
-        if header < HEADER {
-            return Err(WireError::Malformed);
-        }
-        if bytes.len() < header {
-            return Err(WireError::Truncated);
-        }
-        Ok(Self(bytes))
+impl<T: AsRef<[u8]>> Packet<T> {
+    /// A view of anything: for a quoted segment, of which only 8 bytes need be there.
+    pub const fn new_unchecked(buffer: T) -> Self {
+        Self(buffer)
     }
 
-    /// Source and destination port.
-    #[must_use]
-    pub fn ports(&self) -> (u16, u16) {
-        (be16(self.0, 0), be16(self.0, 2))
+    /// A view of a segment whose header, options included, is all there.
+    pub fn new_checked(buffer: T) -> Result<Self> {
+        let packet = Self(buffer);
+        let len = packet.0.as_ref().len();
+        if len < HEADER_LEN {
+            return Err(Error::Truncated);
+        }
+        let header = packet.header_len();
+        if header < HEADER_LEN {
+            return Err(Error::Malformed);
+        }
+        if len < header {
+            return Err(Error::Truncated);
+        }
+        Ok(packet)
+    }
+
+    /// Source port.
+    pub fn src_port(&self) -> u16 {
+        u16_at(self.0.as_ref(), field::SRC_PORT)
+    }
+
+    /// Destination port.
+    pub fn dst_port(&self) -> u16 {
+        u16_at(self.0.as_ref(), field::DST_PORT)
     }
 
     /// Sequence number.
-    #[must_use]
     pub fn seq(&self) -> u32 {
-        be32(self.0, 4)
+        u32_at(self.0.as_ref(), field::SEQ)
     }
 
     /// Acknowledgement number.
-    #[must_use]
     pub fn ack(&self) -> u32 {
-        be32(self.0, 8)
+        u32_at(self.0.as_ref(), field::ACK)
     }
 
-    /// The flags byte.
-    #[must_use]
+    /// Bytes of the header, options included.
+    pub fn header_len(&self) -> usize {
+        usize::from(u8_at(self.0.as_ref(), field::DATA_OFFSET) >> 4) * 4
+    }
+
+    /// The flags' low eight bits.
     pub fn flags(&self) -> u8 {
-        self.0[13]
+        u8_at(self.0.as_ref(), field::FLAGS)
+    }
+
+    /// The checksum.
+    pub fn checksum(&self) -> u16 {
+        u16_at(self.0.as_ref(), field::CHECKSUM)
+    }
+
+    /// What follows the header.
+    pub fn payload(&self) -> &[u8] {
+        let bytes = self.0.as_ref();
+        slice(bytes, self.header_len()..bytes.len())
+    }
+}
+
+impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
+    /// The checksum follows a change of what it covers. Nothing when the segment is cut before it.
+    pub fn adjust(&mut self, delta: Delta) {
+        let checksum = delta.apply(self.checksum());
+        put(self.0.as_mut(), field::CHECKSUM, checksum.to_be_bytes());
+    }
+}
+
+/// What a header without options says. The checksum is written as zero: it covers the payload and the addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repr {
+    /// Source port.
+    pub src_port: u16,
+    /// Destination port.
+    pub dst_port: u16,
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// The flags' low eight bits.
+    pub flags: u8,
+    /// Window.
+    pub window: u16,
+}
+
+impl Repr {
+    /// Write the header to the front of `buffer`. `Truncated` when it does not fit.
+    pub fn emit(&self, buffer: &mut [u8]) -> Result<()> {
+        let place = buffer.first_chunk_mut::<HEADER_LEN>().ok_or(Error::Truncated)?;
+        put(place, field::SRC_PORT, self.src_port.to_be_bytes());
+        put(place, field::DST_PORT, self.dst_port.to_be_bytes());
+        put(place, field::SEQ, self.seq.to_be_bytes());
+        put(place, field::ACK, self.ack.to_be_bytes());
+        put(place, field::DATA_OFFSET, [0x50, self.flags]);
+        put(place, field::WINDOW, self.window.to_be_bytes());
+        put(place, field::CHECKSUM, [0, 0]);
+        put(place, field::URGENT, [0, 0]);
+        Ok(())
+    }
+}
+
+impl<T: AsRef<[u8]>> fmt::Display for Packet<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "TCP {} > {} flags {:#04x}", self.src_port(), self.dst_port(), self.flags())?;
+        write!(out, " seq {} ack {}", self.seq(), self.ack())
     }
 }
 
@@ -64,20 +155,38 @@ impl<'a> View<'a> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn fields_read_back() {
-        let mut bytes = [0u8; 24];
-        bytes[..14].copy_from_slice(&[0, 80, 1, 2, 0, 0, 0, 5, 0, 0, 0, 6, 0x60, SYN | ACK]);
-        let view = View::checked(&bytes).unwrap();
-        assert_eq!((view.ports(), view.seq(), view.ack(), view.flags()), ((80, 258), 5, 6, SYN | ACK));
+    fn segment() -> Vec<u8> {
+        let mut bytes = vec![7; HEADER_LEN + 3];
+        Repr { src_port: 80, dst_port: 4000, seq: 5, ack: 6, flags: SYN | ACK, window: 100 }.emit(&mut bytes).unwrap();
+        bytes
     }
 
     #[test]
-    fn lengths_are_checked() {
-        let mut bytes = [0u8; 20];
-        assert_eq!(View::checked(&bytes[..19]).unwrap_err(), WireError::Truncated);
-        assert_eq!(View::checked(&bytes).unwrap_err(), WireError::Malformed);
+    fn build_and_read() {
+        let bytes = segment();
+        let view = Packet::new_checked(&bytes).unwrap();
+        assert_eq!((view.src_port(), view.dst_port(), view.seq(), view.ack()), (80, 4000, 5, 6));
+        assert_eq!((view.flags(), view.header_len(), view.payload()), (SYN | ACK, 20, &[7; 3][..]));
+        assert_eq!(view.to_string(), "TCP 80 > 4000 flags 0x12 seq 5 ack 6");
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let mut bytes = segment();
+        bytes[12] = 0x40;
+        assert_eq!(Packet::new_checked(&bytes).unwrap_err(), Error::Malformed);
         bytes[12] = 0x60;
-        assert_eq!(View::checked(&bytes).unwrap_err(), WireError::Truncated);
+        assert_eq!(Packet::new_checked(&bytes).unwrap_err(), Error::Truncated);
+        bytes.truncate(19);
+        assert_eq!(Packet::new_checked(&bytes).unwrap_err(), Error::Truncated);
+    }
+
+    #[test]
+    fn a_segment_cut_before_its_checksum_is_not_touched() {
+        let mut bytes = segment();
+        bytes.truncate(17);
+        let before = bytes.clone();
+        Packet::new_unchecked(&mut bytes[..]).adjust(Delta::new().replace_word(1, 2));
+        assert_eq!(bytes, before);
     }
 }

@@ -1,48 +1,83 @@
-//! VXLAN (RFC 7348): the eight bytes after UDP.
+//! VXLAN (RFC 7348): an Ethernet frame in UDP.
 
-use crate::{be32, WireError};
+use std::fmt;
+
+use crate::bytes::{put, slice, u32_at, u8_at};
+use crate::{Error, Result};
+
+mod field {
+    pub const FLAGS: usize = 0;
+    pub const VNI: usize = 4;
+}
 
 /// Bytes of the header.
-pub const HEADER: usize = 8;
-/// UDP destination port.
+pub const HEADER_LEN: usize = 8;
+/// The UDP port it is sent to.
 pub const PORT: u16 = 4789;
-
+/// The largest network identifier.
+pub const MAX_VNI: u32 = 0x00FF_FFFF;
 const VALID_VNI: u8 = 0x08;
 
-/// A checked view.
+/// A view of a packet.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a>(&'a [u8]);
+pub struct Packet<T>(T);
 
-impl<'a> View<'a> {
-    /// Check the flags and the length.
-    pub fn checked(bytes: &'a [u8]) -> Result<Self, WireError> {
-        if bytes.len() < HEADER {
-            return Err(WireError::Truncated);
+impl<T: AsRef<[u8]>> Packet<T> {
+    /// A view of anything.
+    pub const fn new_unchecked(buffer: T) -> Self {
+        Self(buffer)
+    }
+
+    /// A view of a packet whose header is all there. `Unsupported` without a valid network identifier.
+    pub fn new_checked(buffer: T) -> Result<Self> {
+        let packet = Self(buffer);
+        let bytes = packet.0.as_ref();
+        if bytes.len() < HEADER_LEN {
+            return Err(Error::Truncated);
         }
-        if bytes[0] != VALID_VNI {
-            return Err(WireError::Unsupported);
+        if u8_at(bytes, field::FLAGS) & VALID_VNI == 0 {
+            return Err(Error::Unsupported);
         }
-        Ok(Self(bytes))
+        Ok(packet)
     }
 
     /// The network identifier.
-    #[must_use]
     pub fn vni(&self) -> u32 {
-        be32(self.0, 4) >> 8
+        u32_at(self.0.as_ref(), field::VNI) >> 8
+    }
+
+    /// The frame inside.
+    pub fn payload(&self) -> &[u8] {
+        let bytes = self.0.as_ref();
+        slice(bytes, HEADER_LEN..bytes.len())
     }
 }
 
-/// Write a header into the first [`HEADER`] bytes of `out`; false when it does not fit or the identifier has over 24 bits.
-pub fn build(out: &mut [u8], vni: u32) -> bool {
-    let Some(out) = out.get_mut(..HEADER) else {
-        return false;
-    };
-    if vni >> 24 != 0 {
-        return false;
+/// What a header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repr {
+    /// The network identifier, at most [`MAX_VNI`].
+    pub vni: u32,
+}
+
+impl Repr {
+    /// Write the header to the front of `buffer`. `Truncated` when it does not fit, `Malformed` when the identifier is too
+    /// large.
+    pub fn emit(&self, buffer: &mut [u8]) -> Result<()> {
+        let place = buffer.first_chunk_mut::<HEADER_LEN>().ok_or(Error::Truncated)?;
+        if self.vni > MAX_VNI {
+            return Err(Error::Malformed);
+        }
+        put(place, field::FLAGS, [VALID_VNI, 0, 0, 0]);
+        put(place, field::VNI, (self.vni << 8).to_be_bytes());
+        Ok(())
     }
-    out[..4].copy_from_slice(&[VALID_VNI, 0, 0, 0]);
-    out[4..8].copy_from_slice(&(vni << 8).to_be_bytes());
-    true
+}
+
+impl<T: AsRef<[u8]>> fmt::Display for Packet<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "VXLAN vni {}", self.vni())
+    }
 }
 
 #[cfg(test)]
@@ -50,16 +85,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_built_reads_back() {
-        let mut bytes = [0u8; 8];
-        assert!(build(&mut bytes, 0x00AB_CDEF));
-        assert_eq!(View::checked(&bytes).unwrap().vni(), 0x00AB_CDEF);
+    fn build_and_read() {
+        let mut bytes = [9; 10];
+        Repr { vni: MAX_VNI }.emit(&mut bytes).unwrap();
+        let view = Packet::new_checked(&bytes).unwrap();
+        assert_eq!((view.vni(), view.payload()), (MAX_VNI, &[9, 9][..]));
+        assert_eq!(view.to_string(), "VXLAN vni 16777215");
+        assert_eq!(Repr { vni: MAX_VNI + 1 }.emit(&mut bytes), Err(Error::Malformed));
     }
 
     #[test]
-    fn bad_ones_are_refused() {
-        assert!(!build(&mut [0; 8], 1 << 24) && !build(&mut [0; 7], 1));
-        assert_eq!(View::checked(&[0; 8]).unwrap_err(), WireError::Unsupported);
-        assert_eq!(View::checked(&[8; 7]).unwrap_err(), WireError::Truncated);
+    fn other_kinds_are_refused() {
+        assert_eq!(Packet::new_checked([8, 0, 0, 0, 0, 0, 0]).unwrap_err(), Error::Truncated);
+        assert_eq!(Packet::new_checked([0; 8]).unwrap_err(), Error::Unsupported);
     }
 }
