@@ -1,72 +1,90 @@
-"""Apply revisions up and down. Works on anything that executes a statement and answers a query."""
+"""Brings a database to a revision of the schema, up or down, and records what was applied.
+
+`python -m warehouse.migrate CONFIG [up|down] [NUMBER]` does it on a ClickHouse server; the embedded engine's owner
+(`python -m warehouse`) does it by itself at its start.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
-from warehouse.revisions import Revision, Variant, all_revisions
+from warehouse.revisions import Revision, Variant, all_revisions, render
+
+LEDGER = "schema_revisions"
 
 
-class Executor(Protocol):
-    """What a runner needs of a connection."""
+class Client(Protocol):
+    """The part of a clickhouse-connect client that is needed."""
 
-    def command(self, statement: str) -> None:
-        """Execute a statement."""
+    def command(self, cmd: str) -> Any:
+        """Run a statement; the driver's errors."""
 
-    def rows(self, query: str) -> list[Sequence[Any]]:
-        """The rows of a query."""
-
-
-_LEDGER = """CREATE TABLE IF NOT EXISTS {db}.schema_revisions {on_cluster} (
-    number UInt32, name String, applied UInt8, at DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC')
-) ENGINE = {merge_tree} ORDER BY (number, at)"""
+    def query(self, query: str) -> Any:
+        """Run a SELECT; the driver's errors."""
 
 
-def applied(executor: Executor, variant: Variant) -> set[int]:
-    """The numbers of the revisions that are in force; empty on a fresh engine."""
-    present = executor.rows(
-        f"SELECT count() FROM system.tables WHERE database = '{variant.database}' AND name = 'schema_revisions'"
+class SchemaError(Exception):
+    """The database holds a schema that this program cannot bring to the wanted revision."""
+
+
+# What the ledger says of a revision.
+ABSENT, PRESENT, UNDER_WAY = 0, 1, 2
+
+
+def recorded(client: Client, variant: Variant) -> dict[int, tuple[str, int]]:
+    """Number -> name and state (PRESENT, UNDER_WAY) of the revisions that the database holds, whole or in part."""
+    cluster = f" ON CLUSTER '{variant.cluster}'" if variant.cluster else ""
+    engine = render("@replacing(at)", variant)[0]
+    client.command(f"CREATE DATABASE IF NOT EXISTS {variant.database}{cluster} ENGINE = Atomic")
+    client.command(
+        f"CREATE TABLE IF NOT EXISTS {variant.database}.{LEDGER}{cluster} "
+        "(number UInt32, name String, state UInt8, at DateTime64(6, 'UTC') DEFAULT now64(6)) "
+        f"ENGINE = {engine} ORDER BY number"
     )
-    if not int(present[0][0]):
-        return set()
-    found = executor.rows(
-        f"SELECT number FROM {variant.database}.schema_revisions GROUP BY number HAVING argMax(applied, at) = 1"
-    )
-    return {int(row[0]) for row in found}
+    rows = client.query(
+        f"SELECT number, argMax(name, at), argMax(state, at) AS now FROM {variant.database}.{LEDGER} "
+        f"GROUP BY number HAVING now != {ABSENT} ORDER BY number"
+    ).result_rows
+    return {int(number): (str(name), int(state)) for number, name, state in rows}
 
 
-def up(executor: Executor, variant: Variant, target: int | None = None) -> list[Revision]:
-    """Apply what is missing, up to and with `target`; what was applied."""
-    executor.command(variant.render("CREATE DATABASE IF NOT EXISTS {db} {on_cluster}"))
-    executor.command(variant.render(_LEDGER))
-    done, present = [], applied(executor, variant)
-    for revision in all_revisions():
-        if revision.number in present or (target is not None and revision.number > target):
-            continue
-        # Each statement is idempotent, so that a run that was cut off is repeated from its start.
-        for statement in revision.up:
-            executor.command(variant.render(statement))
-        _note(executor, variant, revision, True)
-        done.append(revision)
+def migrate(client: Client, variant: Variant, to: int | None = None) -> list[str]:
+    """Apply revisions up or down until `to` is the last one applied (None: the newest). What was done, in words.
+
+    SchemaError when the database holds revisions that this program does not know.
+    """
+    known = {r.number: r for r in all_revisions()}
+    target = max(known) if to is None else to
+    if target not in known and target != 0:
+        raise SchemaError(f"revision {target} does not exist: expected 0..{max(known)}")
+    present = recorded(client, variant)
+    for number, (name, _) in present.items():
+        if number not in known or known[number].name != name:
+            raise SchemaError(
+                f"database {variant.database} holds revision {number:04} {name}, which this version of tgw does not "
+                "know: run the version that made it, or a newer one"
+            )
+    done = []
+    # A revision that was interrupted is taken back first: every way down tolerates what is not there.
+    gone = {n for n, (_, state) in present.items() if n > target or state == UNDER_WAY}
+    for number in sorted(gone, reverse=True):
+        done.append(_apply(client, variant, known[number], up=False))
+    for number in sorted(known):
+        if number <= target and (number in gone or number not in present):
+            done.append(_apply(client, variant, known[number], up=True))
     return done
 
 
-def down(executor: Executor, variant: Variant, target: int = 0) -> list[Revision]:
-    """Take back every revision above `target`; what was taken back."""
-    done, present = [], applied(executor, variant)
-    for revision in reversed(all_revisions()):
-        if revision.number not in present or revision.number <= target:
-            continue
-        for statement in revision.down:
-            executor.command(variant.render(statement))
-        _note(executor, variant, revision, False)
-        done.append(revision)
-    return done
+def _apply(client: Client, variant: Variant, revision: Revision, *, up: bool) -> str:
+    _record(client, variant, revision, UNDER_WAY)
+    for statement in render(revision.up if up else revision.down, variant):
+        client.command(statement)
+    _record(client, variant, revision, PRESENT if up else ABSENT)
+    return f"{revision.number:04} {revision.name} {'up' if up else 'down'}"
 
 
-def _note(executor: Executor, variant: Variant, revision: Revision, is_applied: bool) -> None:
-    executor.command(
-        f"INSERT INTO {variant.database}.schema_revisions (number, name, applied) "
-        f"VALUES ({revision.number}, '{revision.name}', {int(is_applied)})"
+def _record(client: Client, variant: Variant, revision: Revision, state: int) -> None:
+    client.command(
+        f"INSERT INTO {variant.database}.{LEDGER} (number, name, state) "
+        f"VALUES ({revision.number}, '{revision.name}', {state})"
     )

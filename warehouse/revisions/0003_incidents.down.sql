@@ -1,9 +1,9 @@
-DROP VIEW $database.servers $on_cluster SYNC;
-DROP VIEW $database.vips $on_cluster SYNC;
-DROP VIEW $database.nodes $on_cluster SYNC;
-DROP TABLE $database.dim_servers $on_cluster SYNC;
-DROP TABLE $database.dim_vips $on_cluster SYNC;
-DROP TABLE $database.dim_nodes $on_cluster SYNC;
-DROP TABLE $database.actions $on_cluster SYNC;
-DROP TABLE $database.incident_events $on_cluster SYNC;
-DROP TABLE $database.incidents $on_cluster SYNC;
+DROP VIEW IF EXISTS $database.servers $on_cluster SYNC;
+DROP VIEW IF EXISTS $database.vips $on_cluster SYNC;
+DROP VIEW IF EXISTS $database.nodes $on_cluster SYNC;
+DROP TABLE IF EXISTS $database.dim_servers $on_cluster SYNC;
+DROP TABLE IF EXISTS $database.dim_vips $on_cluster SYNC;
+DROP TABLE IF EXISTS $database.dim_nodes $on_cluster SYNC;
+DROP TABLE IF EXISTS $database.actions $on_cluster SYNC;
+DROP TABLE IF EXISTS $database.incident_events $on_cluster SYNC;
+DROP TABLE IF EXISTS $database.incidents $on_cluster SYNC;
