@@ -122,18 +122,52 @@ def trace(
     """The journey of one probe, hop by hop."""
     if (probe_id is None) == (vip is None):
         raise BadInput("expected either PROBE_ID or --vip NAME")
+    asked = _number(probe_id) if probe_id is not None else None
     api = Api("analyzer", analyzer, directory)
-    if probe_id is not None:
-        try:
-            number = int(probe_id, 0)
-        except ValueError:
-            raise BadInput(f"PROBE_ID: expected a number, got {probe_id!r}") from None
-        if not 0 < number < 1 << 64:
-            raise BadInput(f"PROBE_ID: expected 1 to 2^64 - 1, got {probe_id}")
-        found = api.get(f"/v1/probes/{number}")
-    else:
-        found = api.get("/v1/probes", vip=vip)
+    number = asked if asked is not None else _latest(api, str(vip))
+    found = api.get(f"/v1/probes/{number}")
     if json_:
         say_json(found)
-    else:
-        console().print_json(data=found)
+        return
+    verdict = found.get("verdict") or {}
+    out = console()
+    out.print(f"probe {found['probe_id_hex']} from {found['prober']} to {found.get('vip')}: {found['outcome']}")
+    columns = ["hop", "node", "worker", "packet", "after [ms]", "verdict", "towards"]
+    out.print(table(columns, [_hop(h, int(found["sent_ns"])) for h in found["hops"]]))
+    out.print(f"verdict: {verdict.get('kind', 'not closed yet')}: {verdict.get('text', '')}")
+
+
+def _number(text: str) -> int:
+    try:
+        number = int(text, 0)
+    except ValueError:
+        raise BadInput(f"PROBE_ID: expected a number, got {text!r}") from None
+    if not 0 < number < 1 << 64:
+        raise BadInput(f"PROBE_ID: expected 1 to 2^64 - 1, got {text}")
+    return number
+
+
+def _latest(api: Api, name: str) -> int:
+    """The id of the latest closed probe of a VIP."""
+    vips = api.get("/v1/vips")
+    ids = [v["id"] for v in vips if v["name"] == name]
+    if not ids:
+        known = ", ".join(v["name"] for v in vips[:3])
+        raise BadInput(f"--vip: expected the name of a VIP ({known}, ...), got {name!r}")
+    closed = [p for p in api.get("/v1/probes", vip=ids[0]) if p["verdict"]]
+    if not closed:
+        raise LabError(f"no probe of {name} has closed in the last ten minutes")
+    return int(closed[0]["probe_id"])
+
+
+def _hop(hop: dict[str, Any], sent_ns: int) -> list[Any]:
+    after = f"{(int(hop['ts_ns']) - sent_ns) / 1e6:.3f}"
+    return [
+        hop["hop"],
+        hop["node"],
+        hop["worker"],
+        hop["packet"],
+        after,
+        hop["reason"] or hop["verdict"],
+        hop["outer_dst"],
+    ]

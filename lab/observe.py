@@ -81,6 +81,28 @@ class Observer:
         """Everything the receiver has received."""
         return read_lines(self.lab.run.webhooks)
 
+    def totals(self) -> dict[str, Any]:
+        """How all probes ended and what became of all records; None for what cannot be known now."""
+        ledger = self.get("analyzer", "/v1/ledger") or {}
+        offered = self.query(
+            "SELECT sum(cursor) AS written, sum(shipped) AS shipped, sum(lost) AS lost FROM (SELECT node, worker, "
+            "boot_id, max(write_cursor) AS cursor, max(shipped) AS shipped, max(lost) AS lost FROM tgw.feeds "
+            "GROUP BY node, worker, boot_id)"
+        )
+        gone = self.query("SELECT sum(count) AS lost FROM tgw.losses")
+        stored = self.query(
+            "SELECT (SELECT count() FROM tgw.trace_points) + (SELECT count() FROM tgw.drop_points) "
+            "+ (SELECT count() FROM tgw.probes) AS rows"
+        )
+        return {
+            "probes_total": ledger.get("probes_total"),
+            "probes_unexplained": ledger.get("unexplained"),
+            "probes_by_verdict": ledger or None,
+            "records_written": int(offered[0]["written"]) if offered else None,
+            "records_stored": int(stored[0]["rows"]) if stored else None,
+            "records_lost": int(offered[0]["lost"]) + int(gone[0]["lost"]) if offered and gone else None,
+        }
+
     def probes(self, since_ns: int) -> list[dict[str, Any]] | None:
         """Closed probes sent since then: ts_ns, closed_ns, outcome, vip_id, prober, dst_port."""
         return self.query(
