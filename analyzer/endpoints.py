@@ -13,6 +13,7 @@ from analyzer.region import SECOND, Situation
 from analyzer.stats import at_least
 
 WINDOW_NS = 20 * SECOND
+SERVER_WINDOW_NS = 12 * SECOND
 MIN_SERVER_PROBES = 6
 MIN_UPLINK_LOSSES = 5
 HEALTHY_LOSS = 0.001
@@ -21,9 +22,11 @@ OUTAGE_NS = 8 * SECOND
 
 
 def real_servers(entries: Sequence[Entry], horizon: int, situation: Situation) -> list[Finding]:
-    """Servers that got probes and answered none of them. `entries`: closed probes of the last WINDOW_NS."""
+    """Servers that got probes and answered none of them for SERVER_WINDOW_NS. `entries`: closed probes."""
     reached: dict[int, list[Entry]] = defaultdict(list)
     for entry in entries:
+        if entry.probe is None or entry.probe.closed_ns < horizon - SERVER_WINDOW_NS:
+            continue
         point = entry.hops.get(VSW_IN)
         if point is not None and point.server_id:
             reached[point.server_id].append(entry)
@@ -42,10 +45,14 @@ def real_servers(entries: Sequence[Entry], horizon: int, situation: Situation) -
                 "the gateway delivered them",
                 horizon,
                 cluster=situation.region.cluster_of(server.host),
-                nodes=[server.host],
                 vips=sorted({e.vip_id for e in seen}),
                 probers=sorted({e.prober for e in seen}),
-                evidence={"window_s": WINDOW_NS / SECOND, "delivered": len(seen), "answered": 0, "server_id": number},
+                evidence={
+                    "window_s": SERVER_WINDOW_NS / SECOND,
+                    "delivered": len(seen),
+                    "answered": 0,
+                    "server_id": number,
+                },
                 samples=[e.probe_id for e in lost[:10]],
             )
         )

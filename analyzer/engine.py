@@ -27,8 +27,10 @@ MAX_SAMPLES = 5
 # After an outage of the feeds the picture must have been whole for this long before anything is done.
 THAW_NS = 10 * SECOND
 ALERT_MEMORY_NS = 24 * 3600 * SECOND
-REREAD_NS = 3 * SECOND
-LONGEST_REREAD_NS = 300 * SECOND
+# A fresh start looks back this far to learn what is healthy; a restart as far as the last look, but no further than
+# LONGEST_BACK_NS.
+BACK_NS = 300 * SECOND
+LONGEST_BACK_NS = 3600 * SECOND
 
 
 @dataclass(slots=True)
@@ -58,6 +60,9 @@ class Engine:
         if kept is not None:
             counted = [(p, b, f, list(a)) for p, b, f, a in kept["counted"]]
             self.ledger.load_counted(counted, kept["totals"])
+        # From which record time on the warehouse must be read at first.
+        last = int(kept["at_ns"]) if kept is not None else now_ns
+        self.read_from_ns = max(now_ns - LONGEST_BACK_NS, min(now_ns - BACK_NS, last - 30 * SECOND))
         self.detector = Detector(now_ns)
         self.book = Book(store)
         self.remedy = remedy.Remedy(self.book, store)
@@ -80,16 +85,12 @@ class Engine:
         """The region and control's view of it now."""
         return Situation(self.region, self.view)
 
-    def read_from(self, now_ns: int) -> int:
-        """From which event time on the warehouse must be read again, so that no late row is missed."""
-        landed = [self.feeds.landed(n) for n in self.feeds.names()]
-        low = min([now_ns - REREAD_NS, *landed]) - SECOND
-        return max(low, now_ns - LONGEST_REREAD_NS, self.started_ns - LONGEST_REREAD_NS)
-
     def take(self, rows: Rows, now_ns: int) -> None:
         """Take rows in; those known already are ignored."""
         for feed in rows.feeds:
             self.feeds.add(feed)
+        for batch in rows.batches:
+            self.feeds.add_batch(batch)
         for loss in rows.losses:
             self.feeds.add_loss(loss)
         for point in rows.points:
@@ -113,7 +114,10 @@ class Engine:
         before = dict(self.ledger.totals)
         self.ledger.close(now_ns, situation)
         if before != dict(self.ledger.totals):
-            self.store.put("ledger", {"totals": dict(self.ledger.totals), "counted": self.ledger.dump_counted()})
+            self.store.put(
+                "ledger",
+                {"totals": dict(self.ledger.totals), "counted": self.ledger.dump_counted(), "at_ns": now_ns},
+            )
         findings = self.detector.look(now_ns, self.ledger, self.feeds, situation, self._unreadable_since)
         self.findings = findings
         out = Look()
@@ -152,7 +156,11 @@ class Engine:
             culprit |= {(finding.subject_type, finding.subject)}
         if finding.subject_type == "vip":
             culprit |= {("vip", self.region.vips[v].name) for v in finding.vips if v in self.region.vips}
-        ranking = localize.rank(recent, situation)
+        ranking = localize.rank(recent, situation, min(finding.horizon_ns, self.now_ns - SECOND))
+        if finding.family in ("node_down", "cluster_down"):
+            collapsed = localize.of_collapse((finding.subject_type, finding.subject), finding.evidence)
+            if collapsed is not None:
+                ranking = sorted([*ranking, collapsed], key=lambda s: -s.score)
         numbers = dict(finding.evidence)
         numbers["localization"] = localize.summary(ranking, culprit)
         samples = []

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from analyzer.region import SECOND
-from analyzer.rows import Feed, Loss
+from analyzer.rows import Batch, Feed, Loss
 
 FOREVER = 1 << 62
 STALE_HEARTBEAT_NS = 2 * SECOND
@@ -28,6 +28,7 @@ class Tap:
     last: Feed
     # Every record written before this time has landed.
     landed_ns: int = 0
+    landed_seq: int = 0
     marks: deque[tuple[int, int]] = field(default_factory=deque)
     # Not even the losses that the tap itself counted say when exactly: from the last good report to the bad one.
     losses: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=KEEP_LOSSES))
@@ -35,7 +36,12 @@ class Tap:
     @property
     def complete(self) -> bool:
         """The writer is gone and all it wrote has landed."""
-        return not self.last.alive and self.last.shipped >= self.last.write_cursor
+        return not self.last.alive and self.landed_seq >= self.last.write_cursor
+
+    def settle(self) -> None:
+        """Move `landed_ns` up to where `landed_seq` reaches."""
+        while self.marks and self.marks[0][1] <= self.landed_seq:
+            self.landed_ns = self.marks.popleft()[0]
 
 
 class Feeds:
@@ -62,15 +68,22 @@ class Feeds:
                 tap.losses.append((tap.last.ts_ns, row.ts_ns, row.lost - tap.last.lost))
             tap.last = row
         tap.marks.append((row.ts_ns, row.write_cursor))
-        while tap.marks and tap.marks[0][1] <= row.shipped:
-            tap.landed_ns = tap.marks.popleft()[0]
+        tap.landed_seq = max(tap.landed_seq, row.shipped)
+        tap.settle()
         self._forget(row.node)
+
+    def add_batch(self, row: Batch) -> None:
+        """Take the word that a batch is in. Batches of a tap go in in order, so all before it is in too."""
+        tap = self._taps.get(row.node, {}).get((row.boot_id, row.worker))
+        if tap is not None and row.next_seq > tap.landed_seq:
+            tap.landed_seq = row.next_seq
+            tap.settle()
 
     def add_loss(self, row: Loss) -> None:
         """Take one loss that the collector found (a gap in a tap)."""
         tap = self._taps.get(row.node, {}).get((row.boot_id, row.worker))
-        if tap is not None and not any(t == row.ts_ns and c == row.count for _, t, c in tap.losses):
-            tap.losses.append((row.ts_ns - 5 * SECOND, row.ts_ns, row.count))
+        if tap is not None and not any(t == row.ts_ns and c == row.records for _, t, c in tap.losses):
+            tap.losses.append((row.ts_ns - 5 * SECOND, row.ts_ns, row.records))
 
     def _forget(self, node: str) -> None:
         # Old boots stay a while for questions about the past.

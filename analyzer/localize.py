@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from analyzer.ledger import CLB_IN, EIP_IN, VSW_IN, VSW_OUT, Entry
-from analyzer.region import Situation
+from analyzer.ledger import CLB_IN, EIP_IN, EIP_OUT, VSW_IN, VSW_OUT, Entry
+from analyzer.region import SECOND, Situation
 from analyzer.stats import log_likelihood
 
 Candidate = tuple[str, str]  # type, name
@@ -60,15 +61,29 @@ def is_bad(entry: Entry) -> bool:
     return entry.verdict is not None and entry.verdict.kind in ("silent", "dropped", "unexplained")
 
 
-def rank(entries: Iterable[Entry], situation: Situation) -> list[Scored]:
-    """Every candidate whose probes fail more often than the others', likeliest first. Closed probes only."""
+def went_wrong(entry: Entry, horizon_ns: int) -> bool | None:
+    """Whether a probe failed, by its verdict or, before the prober gives up, by its records; None: not known yet.
+
+    `horizon_ns`: all records from before have landed, so a journey that stops there has come to its end.
+    """
+    if entry.verdict is not None:
+        return None if entry.verdict.kind == "unknown_feed" else is_bad(entry)
+    if EIP_OUT in entry.hops:
+        return False
+    if entry.drops:
+        return True
+    return True if entry.hops and entry.first_ns < horizon_ns - SECOND // 2 else None
+
+
+def rank(entries: Iterable[Entry], situation: Situation, horizon_ns: int) -> list[Scored]:
+    """Every candidate whose probes fail more often than the others', likeliest first."""
     bad: dict[Candidate, int] = defaultdict(int)
     total: dict[Candidate, int] = defaultdict(int)
     probes = failures = 0
     for entry in entries:
-        if entry.verdict is None or entry.verdict.kind == "unknown_feed":
+        failed = went_wrong(entry, horizon_ns)
+        if failed is None:
             continue
-        failed = is_bad(entry)
         probes += 1
         failures += failed
         for candidate in touched(entry, situation):
@@ -84,9 +99,21 @@ def rank(entries: Iterable[Entry], situation: Situation) -> list[Scored]:
     return sorted(out, key=lambda s: (-s.score, s.candidate))
 
 
+def of_collapse(candidate: Candidate, evidence: Mapping[str, Any]) -> Scored | None:
+    """The score of a node or cluster whose Trace Points collapsed: how much better "it is down" explains the window.
+
+    Its lost probes carry no record of it, so they cannot be counted among those that touched it.
+    """
+    chance, expected = evidence.get("chance"), evidence.get("expected")
+    if chance is None or expected is None or "seen" not in evidence:
+        return None
+    missing = round(float(expected)) - int(evidence["seen"]) - int(evidence["holes"])
+    return Scored(candidate, max(missing, 0), int(evidence["arrived"]), -math.log(max(float(chance), 1e-300)))
+
+
 def summary(ranking: list[Scored], culprit: set[Candidate]) -> dict[str, Any]:
     """The culprit's score, the runner-up's and the margin, for the evidence of an incident."""
-    named = next((s for s in ranking if s.candidate in culprit), None)
+    named = max((s for s in ranking if s.candidate in culprit), key=lambda s: s.score, default=None)
     runner_up = next((s for s in ranking if s.candidate not in culprit), None)
     return {
         "culprit": named.as_dict() if named else None,

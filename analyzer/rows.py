@@ -1,4 +1,7 @@
-"""The rows the analyzer works on, as the warehouse holds them. Times are ns since 1970; addresses are text, "" when unset."""
+"""The rows the analyzer works on, as the warehouse holds them.
+
+Times are ns since 1970; addresses are text, "" when unset.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ TCP_SYN, TCP_RST, TCP_ACK = 0x02, 0x04, 0x10
 
 
 class Point(NamedTuple):
-    """A Trace Point or Drop Point. `hop`, `reason`, `direction`: numbers of the vocabulary (reason 0 in a Trace Point)."""
+    """A Trace Point or Drop Point. `hop`, `reason`: numbers of the vocabulary (reason 0 in a Trace Point)."""
 
     node: str
     worker: int
@@ -48,7 +51,7 @@ class Probe(NamedTuple):
 
 
 class Feed(NamedTuple):
-    """What the collector saw of one tap at `ts_ns`. `role`: 0 for a prober. `shipped`: records safe in the warehouse."""
+    """What the collector saw of one tap at `ts_ns`. `role`: 0 for a prober. `shipped`: records landed."""
 
     ts_ns: int
     node: str
@@ -69,13 +72,23 @@ class Loss(NamedTuple):
     node: str
     worker: int
     boot_id: str
-    count: int
+    records: int
+
+
+class Batch(NamedTuple):
+    """A batch of a tap's records that is in the warehouse. `next_seq`: the first record after it."""
+
+    node: str
+    worker: int
+    boot_id: str
+    next_seq: int
 
 
 @dataclass(slots=True)
 class Rows:
     """One reading of the warehouse, in any order, possibly with rows that were read before."""
 
+    batches: list[Batch] = field(default_factory=list)
     feeds: list[Feed] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)

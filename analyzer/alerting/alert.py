@@ -21,7 +21,7 @@ ALERT_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """`ends_ns`: 0 while it fires."""
+    """`ends_ns`: 0 while it fires. `nodes`: where the fault lies, for inhibition."""
 
     incident_id: str
     fingerprint: str
@@ -65,7 +65,7 @@ def of(incident: Incident, url: str) -> Alert:
         incident.family,
         labels,
         annotations,
-        tuple(incident.named_nodes),
+        (*incident.named_nodes, *([str(incident.evidence["host"])] if "host" in incident.evidence else [])),
         tuple(incident.vips),
         incident.opened_ns,
         incident.closed_ns,

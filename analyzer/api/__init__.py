@@ -1,0 +1,1 @@
+"""The query API: incidents, nodes, VIPs, probes and their journeys, the ledger, decisions, silences."""

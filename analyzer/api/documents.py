@@ -1,0 +1,164 @@
+"""What the API answers with."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import BaseModel
+
+from analyzer import journey
+from analyzer.engine import Engine
+from analyzer.incident import Incident
+from analyzer.region import SECOND
+from analyzer.store import Store
+
+RECENT_NS = 60 * SECOND
+
+
+class Problem(BaseModel):
+    """Why a request was not answered as wished."""
+
+    detail: Any
+
+
+class Health(BaseModel):
+    """How the analyzer is."""
+
+    status: str
+    failing: dict[str, str]
+    frozen: str | None
+    started_ns: int
+    looked_ns: int
+    look_s: float
+    feed_lag_s: float
+    open_incidents: int
+
+
+class Totals(BaseModel):
+    """How all probes ended."""
+
+    probes_total: int
+    answered: int
+    refused: int
+    dropped: int
+    silent: int
+    unexplained: int
+    unknown_feed: int
+    unsent: int
+    waiting: int
+    without_probe_record: int
+    records_lost: int
+
+
+def brief(incident: Incident) -> dict[str, Any]:
+    """An incident without its samples."""
+    document = incident.as_dict()
+    del document["samples"]
+    document["closed_ns"] = incident.closed_ns or None
+    return document
+
+
+def whole(incident: Incident, store: Store) -> dict[str, Any]:
+    """An incident with everything about it."""
+    document = incident.as_dict()
+    document["closed_ns"] = incident.closed_ns or None
+    return document | {
+        "timeline": store.events(incident.id),
+        "actions": store.actions(incident.id),
+        "alerts": store.deliveries(incident.id),
+        "decisions": store.decisions(200, incident.id),
+    }
+
+
+def nodes(engine: Engine) -> list[dict[str, Any]]:
+    """Every node with its verdict. An open incident about it outweighs the numbers of this second."""
+    situation = engine.situation()
+    region = engine.region
+    blamed: dict[str, Incident] = {}
+    for incident in engine.book.open_ones():
+        for name in incident.named_nodes:
+            blamed.setdefault(name, incident)
+    out = []
+    for node in region.fleet.nodes:
+        report = engine.detector.reports.get(node.name)
+        mine = blamed.get(node.name)
+        out.append(
+            {
+                "name": node.name,
+                "cluster": node.cluster,
+                "role": region.role(node.name),
+                "az": region.clusters[node.cluster].az,
+                "verdict": report.verdict if report is not None else "learning",
+                "incident": mine.id if mine is not None else None,
+                "control": situation.view.state(node.name),
+                "feed": engine.feeds.status(node.name),
+                "heartbeat_ns": engine.feeds.heartbeat_ns(node.name),
+                "numbers": asdict(report) if report is not None else None,
+            }
+        )
+    return out
+
+
+def vip_name(engine: Engine, vip_id: int) -> str | None:
+    """The name of a VIP."""
+    vip = engine.region.vips.get(vip_id)
+    return vip.name if vip is not None else None
+
+
+def vips(engine: Engine) -> list[dict[str, Any]]:
+    """Every VIP with how its recent probes ended."""
+    situation = engine.situation()
+    counts: dict[int, Counter[str]] = defaultdict(Counter)
+    last: dict[int, int] = {}
+    for entry in engine.ledger.recent(engine.now_ns - RECENT_NS):
+        if entry.verdict is not None:
+            counts[entry.vip_id][entry.verdict.kind] += 1
+            if entry.verdict.kind == "answered" and entry.probe is not None:
+                last[entry.vip_id] = max(last.get(entry.vip_id, 0), entry.probe.ts_ns)
+    out = []
+    for vip in engine.region.fleet.vips:
+        placed = situation.view.placement.get(vip.id)
+        out.append(
+            {
+                "id": vip.id,
+                "name": vip.name,
+                "public": str(vip.public),
+                "home": vip.cluster,
+                "cluster": situation.cluster_of_vip(vip.id),
+                "moving": placed.moving if placed is not None else None,
+                "demand": vip.demand,
+                "probes": dict(counts[vip.id]),
+                "last_answered_ns": last.get(vip.id),
+            }
+        )
+    return out
+
+
+def probes(engine: Engine, vip: int | None, outcome: str | None, since: int | None, limit: int) -> list[dict[str, Any]]:
+    """Remembered probes, newest first."""
+    out: list[dict[str, Any]] = []
+    # Entries are in order of when they were first seen: nothing sent later than `since` was seen before it.
+    for entry in engine.ledger.recent(since or 0):
+        sent = entry.probe.ts_ns if entry.probe is not None else entry.first_ns
+        if (vip is not None and entry.vip_id != vip) or (since is not None and sent < since):
+            continue
+        if outcome is not None and (entry.verdict is None or entry.verdict.kind != outcome):
+            continue
+        out.append(
+            {
+                "probe_id": str(entry.probe_id),
+                "probe_id_hex": f"0x{entry.probe_id:016x}",
+                "vip_id": entry.vip_id,
+                "vip": vip_name(engine, entry.vip_id),
+                "prober": entry.prober,
+                "sent_ns": sent,
+                "outcome": journey.outcome_name(entry.probe.outcome) if entry.probe is not None else None,
+                "rtt_ns": entry.probe.rtt_ns if entry.probe is not None else None,
+                "verdict": journey.verdict_of(entry.verdict),
+            }
+        )
+        if len(out) >= limit:
+            break
+    return out
