@@ -180,7 +180,7 @@ def _make(run: Run, topology: Topology, report: Report, parts: Sequence[str], mo
         "routers": lambda: _routers(run, topology, report),
         "servers": lambda: _servers(run, topology, report),
         "nodes": lambda: start_nodes(run, topology, topology.nodes, report),
-        "control": lambda: _control(run, topology, places, report),
+        "control": lambda: _control(Lab(run, topology, {}, mode), places, report),
         "telemetry": lambda: _telemetry(run, places, report),
         "probers": lambda: _probers(run, topology, report),
         "analyzer": lambda: _analyzer(run, places, report),
@@ -282,7 +282,8 @@ def _answers(url: str, uds: Path | None = None) -> Callable[[], bool]:
     return ask
 
 
-def _control(run: Run, topology: Topology, places: documents.Places, report: Report) -> None:
+def _control(lab: Lab, places: documents.Places, report: Report) -> None:
+    run = lab.run
     command = processes.python("gateway.control", str(run.part("control") / "control.toml"))
     processes.start(run, "control", "control", command)
     url = places.url("control")
@@ -292,6 +293,14 @@ def _control(run: Run, topology: Topology, places: documents.Places, report: Rep
     )
     if not answer.is_success:
         raise LabError(f"control refused the fleet document: {answer.status_code} {answer.text[:400]}")
+    fleet = lab.topology.fleet
+    # Every node's tunnel address, every VIP's service address, the anycast address; every VIP's public address.
+    wanted = {"fabric": len(fleet.nodes) + len(fleet.vips) + 1, "edge": len(fleet.vips)}
+    conditions: dict[str, Callable[[], bool]] = {
+        f"routes of the {side} router": lambda side=side, count=count: router_routes(lab, side) >= count  # type: ignore[misc]
+        for side, count in wanted.items()
+    }
+    processes.wait_all(conditions, run, 40, lambda d, t: report("routes announced", d, t))
 
 
 def _telemetry(run: Run, places: documents.Places, report: Report) -> None:
