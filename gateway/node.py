@@ -49,8 +49,9 @@ class NodeProcess:
 
     def start(self) -> None:
         """Start forwarding (everything is dropped as NO_CONFIG until there are tables). DeviceError."""
-        self._config.state_dir.mkdir(parents=True, exist_ok=True)
-        self._config.tap_dir.mkdir(parents=True, exist_ok=True)
+        # Nobody else may touch the files we have mapped: cutting one off would end the process.
+        for directory in (self._config.state_dir, self._config.tap_dir):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Before anything forwards: what an earlier run announced must not be taken for ours.
         self._write_routes()
         self._native.start()

@@ -39,10 +39,13 @@ def wires() -> Iterator[Wires]:
 
 
 @pytest.fixture
-def node(wires: Wires, tmp_path: Path) -> Iterator[Process]:
+def node(request: pytest.FixtureRequest, wires: Wires, tmp_path: Path) -> Iterator[Process]:
+    """An EIP node with one worker, or what the test's parameter says."""
+    role, workers = getattr(request, "param", ("eip", 1))
     settings = f"""
 name = "eip-1"
-role = "eip"
+role = "{role}"
+workers = {workers}
 state_dir = "{tmp_path}/state"
 tap_dir = "{tmp_path}/taps"
 tap_capacity = 4096
@@ -274,3 +277,23 @@ def test_an_address_of_the_host_is_not_ours(wires: Wires, node: Process) -> None
         sender.connect(("10.2.1.2", 9))
         sender.send(b"for the host")
     node.until("a frame of the host", lambda c: c["drops"].get("NOT_OURS", 0) >= 1)
+
+
+@pytest.mark.parametrize("node", [("eip", 2), ("clb", 2)], indirect=True)
+def test_two_workers_share_an_interface(wires: Wires, node: Process) -> None:
+    """The kernel (EIP) or the dispatcher (CLB) spreads the flows; no frame is taken twice or by nobody."""
+    status = node.ready()
+    packets = [packet("192.0.2.9", PUBLIC, (2000 + n, 80), n) for n in range(200)]
+    if status["role"] == "clb":
+        packets = [ipv4(GRE, LD, SERVICE, b"\0\0\x08\0" + inner) for inner in packets]
+    side = "fabric" if status["role"] == "clb" else "edge"
+    ethernet = wires.mac(wires.node, f"{side}0") + wires.mac(wires.far, f"{side}1") + b"\x08\0"
+    with wires.wire(f"{side}1") as wire:
+        for one in packets:
+            wire.send(ethernet + one)
+    node.until("200 frames", lambda c: c["drops"].get("NO_CONFIG", 0) >= 200)
+    workers = node.http.get("/v1/counters").json()
+    assert len(workers) == (3 if status["role"] == "clb" else 2) == status["workers"]
+    taken = [worker["drops"].get("NO_CONFIG", 0) for worker in workers.values()]
+    assert sum(taken) < 220, "a frame or two of the kernel's own besides, but none twice"
+    assert sum(1 for n in taken if n > 20) == 2, taken
