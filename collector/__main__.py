@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import random
 import resource
@@ -147,6 +148,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         config = settings.load(arguments[0], Settings, ENVIRONMENT_PREFIX)
         logs.configure(config.name, config.log_level)
+        # The driver's own line for each failed attempt; ours says it once, and when it is over.
+        logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
         settings.read_text(config.warehouse.password_file)
         process = Process(config)
     except DocumentError as error:
