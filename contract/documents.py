@@ -13,9 +13,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Strict(BaseModel):
-    """Base of every document part: an unknown key is a fault, values do not change after checking."""
+    """Base of every document part: an unknown key is a fault, numbers are finite, values do not change afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def parse(text: str | bytes, model: type[Model], source: str) -> Model:
             raise DocumentError(source, [Problem("", "expected UTF-8 text", f"byte {error.start}")]) from None
     try:
         data = json.loads(text) if source.endswith(".json") else tomllib.loads(text)
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of too many digits, and lists in lists in lists
         kind = "JSON" if source.endswith(".json") else "TOML"
         raise DocumentError(source, [Problem("", f"expected {kind}", str(error))]) from None
     return check(data, model, source)
