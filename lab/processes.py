@@ -84,10 +84,11 @@ def wait_all(
     known = recorded(run)
     while waiting:
         for name in list(waiting):
+            # First: what answers in the place of a dead process is somebody else.
+            if name in known and not alive(known[name]):
+                raise LabError(f"{name} ended while starting: {last_lines(Path(known[name].log))}")
             if waiting[name]():
                 del waiting[name]
-            elif name in known and not alive(known[name]):
-                raise LabError(f"{name} ended while starting: {last_lines(Path(known[name].log))}")
         if progress:
             progress(len(conditions) - len(waiting), len(conditions))
         if waiting and time.monotonic() > end:

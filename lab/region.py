@@ -8,6 +8,7 @@ import secrets
 import socket
 import subprocess
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import httpx
 from lab import documents, namespaces, processes
 from lab.fabric import launch
 from lab.state import (
+    DEFAULT_RUN,
     FABRIC_MODE,
     NAMESPACES,
     BadInput,
@@ -36,8 +38,9 @@ from lab.state import (
 )
 from lab.topology import EDGE, FABRIC, SIZES, Size, Topology
 
-# Asked for first, so that the addresses stay the same from run to run; a taken one is replaced by a free one.
-PREFERRED_PORTS = {"control": 7401, "warehouse": 7402, "collector": 7403, "analyzer": 7404, "receiver": 7405}
+# The addresses stay the same from run to run; labs in other run directories have others, so that two can start at
+# once. A port that is taken is replaced by a free one.
+FIRST_PORT = 7401
 ALL_PARTS = ("routers", "servers", "nodes", "control", "telemetry", "probers", "analyzer", "traffic")
 
 Report = Callable[[str, int, int], None]
@@ -163,7 +166,7 @@ def _clear(run: Run, prefix: str, report: Report, keep_logs: bool = False) -> di
 
 
 def _make(run: Run, topology: Topology, report: Report, parts: Sequence[str], mode: str) -> dict[str, str]:
-    places = documents.Places(_ports())
+    places = documents.Places(_ports(run))
     keys = documents.Secrets(secrets.token_hex(16), secrets.token_hex(16), secrets.token_hex(16))
     if mode == NAMESPACES:
         report("namespaces", 0, len(topology.namespaces))
@@ -201,10 +204,11 @@ def _make(run: Run, topology: Topology, report: Report, parts: Sequence[str], mo
     }
 
 
-def _ports() -> dict[str, int]:
+def _ports(run: Run) -> dict[str, int]:
+    first = FIRST_PORT if run.root == DEFAULT_RUN else 20_000 + zlib.crc32(bytes(run.root)) % 1000 * 10
     out = {}
     held = []
-    for name, port in PREFERRED_PORTS.items():
+    for port, name in enumerate(documents.SERVICES, start=first):
         probe = socket.socket()
         held.append(probe)
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
