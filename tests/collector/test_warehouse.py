@@ -15,7 +15,15 @@ from pathlib import Path
 import pytest
 
 from contract import tap
-from contract.records import POINT_KIND, PROBE_KIND, PointRecord, ProbeRecord
+from contract.records import (
+    COUNTERS,
+    POINT_KIND,
+    PROBE_KIND,
+    TAP_AT_LOST,
+    TAP_COUNTERS_OFFSET,
+    PointRecord,
+    ProbeRecord,
+)
 from contract.tap import TapHeader, TapWriter
 from warehouse.client import Connection, Refused, Unavailable
 from warehouse.settings import WarehouseSettings
@@ -73,6 +81,10 @@ class Writer:
                     2,
                 ).pack()
             assert self.writer.write(data)
+
+    def set(self, offset: int, value: int) -> None:
+        """Store a u64 of the header, as the native writer does with its counters and losses."""
+        self._map[offset : offset + 8] = value.to_bytes(8, "little")
 
     @property
     def read_cursor(self) -> int:
@@ -186,6 +198,11 @@ def test_records_arrive_within_a_second_as_they_were_written(lab: Lab) -> None:
         ("point", 45),
         ("probe", 8),
     ]
+    node.set(TAP_COUNTERS_OFFSET + 8 * COUNTERS["frames_in"], 77)
+    node.set(TAP_AT_LOST, 3)
+    until(lambda: bool(lab.count("node_counters")) and bool(lab.count("losses")), 5, "no counters, or no losses")
+    assert lab.connection.query("SELECT node, counter, value FROM node_counters") == [("ld1", "frames_in", 77)]
+    assert lab.connection.query("SELECT node, worker, count, cause FROM losses") == [("ld1", 0, 3, "ring_full")]
     process = lab.running["collector"]
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=3) == 0
