@@ -21,10 +21,11 @@ from analyzer.region import Region
 from analyzer.rows import Rows
 from analyzer.settings import Settings
 from analyzer.store import Store
-from analyzer.telemetry import Telemetry, Unreadable
+from analyzer.telemetry import Telemetry
 from contract.documents import DocumentError, check
 from contract.fleet import Fleet
 from service import settings as files
+from warehouse.client import Refused, Unavailable
 
 log = structlog.get_logger()
 
@@ -123,14 +124,14 @@ class Shell:
         loop = asyncio.get_running_loop()
         try:
             rows = await loop.run_in_executor(self._read_pool, self._reader.read, self.engine.read_from_ns)
-        except Unreadable as error:
+        except (Unavailable, Refused) as error:
             self._note("reading the warehouse", str(error))
             return None
         self._note("reading the warehouse", "")
         return rows
 
     async def journey(self, probe_id: int) -> Rows:
-        """Everything the warehouse knows of one probe. Unreadable."""
+        """Everything the warehouse knows of one probe; Unavailable, Refused."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._ask_pool, self._asker.journey, probe_id)
 
@@ -193,7 +194,7 @@ class Shell:
                 await loop.run_in_executor(
                     self._write_pool, self._writer.insert, item.table, item.columns, item.rows, item.token
                 )
-        except Unreadable as error:
+        except (Unavailable, Refused) as error:
             self._note("writing to the warehouse", str(error))
             return False
         self._note("writing to the warehouse", "")

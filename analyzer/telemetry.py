@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from analyzer.rows import DROP, TRACE, Batch, Feed, Loss, Point, Probe, Rows
 from contract.vocabulary import DropReason, Hop, Outcome, Role
-from service.settings import read_text
+from warehouse.client import Connection
 from warehouse.settings import WarehouseSettings
 
 _HOPS = {h.name.lower(): int(h) for h in Hop}
@@ -44,10 +43,6 @@ _BATCHES = (
 _LOSSES = "SELECT toUnixTimestamp64Nano(ts), node, worker, boot_id, count FROM losses WHERE {where}"
 
 
-class Unreadable(Exception):
-    """The warehouse could not be read or written; the message says why."""
-
-
 def address(text: str) -> str:
     """An address as the fleet document writes it: IPv4 mapped into IPv6 becomes IPv4, `::` becomes nothing."""
     if text.startswith(_MAPPED):
@@ -56,57 +51,25 @@ def address(text: str) -> str:
 
 
 class Telemetry:
-    """A client of the warehouse. Connects when it must, and again after any failure."""
+    """A client of the warehouse. Its methods raise warehouse.client's Unavailable and Refused."""
 
     def __init__(self, settings: WarehouseSettings) -> None:
-        self._settings = settings
-        self._client: Any = None
+        self._connection = Connection(settings)
         self._landed_us = 0  # by the warehouse's own clock
 
     def close(self) -> None:
         """Close the connection."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
-
-    def _connected(self) -> Any:
-        if self._client is None:
-            import clickhouse_connect
-
-            url = urlsplit(self._settings.url)
-            self._client = clickhouse_connect.get_client(
-                host=url.hostname or "127.0.0.1",
-                port=url.port or (8443 if url.scheme == "https" else 8123),
-                secure=url.scheme == "https",
-                username=self._settings.user,
-                password=read_text(self._settings.password_file).strip(),
-                database=self._settings.database,
-                connect_timeout=2,
-                send_receive_timeout=self._settings.timeout_s,
-                autogenerate_session_id=False,
-                query_retries=0,
-            )
-        return self._client
-
-    def _query(self, sql: str) -> Sequence[Sequence[Any]]:
-        try:
-            rows: Sequence[Sequence[Any]] = self._connected().query(sql).result_rows
-        except Exception as error:  # the driver, urllib3 and the file system each have errors of their own
-            self.close()
-            raise Unreadable(f"{type(error).__name__}: {error}"[:500]) from error
-        return rows
+        self._connection.close()
 
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], token: str) -> None:
-        """Insert rows once per token; Unreadable."""
-        try:
-            settings = {"insert_deduplicate": 1, "insert_deduplication_token": token}
-            self._connected().insert(table, rows, column_names=list(columns), settings=settings)
-        except Exception as error:  # as above
-            self.close()
-            raise Unreadable(f"{type(error).__name__}: {error}"[:500]) from error
+        """Insert rows once per token."""
+        self._connection.insert(table, list(columns), [list(r) for r in rows], token)
+
+    def _query(self, sql: str) -> list[tuple[Any, ...]]:
+        return self._connection.query(sql)
 
     def read(self, since_ns: int) -> Rows:
-        """What has landed of coloured packets since the last call, and some of it again. Unreadable.
+        """What has landed of coloured packets since the last call, and some of it again.
 
         The first call goes by the time of the records, `since_ns`. What says that records have landed is read before
         the records, so that it never promises too much.
@@ -126,7 +89,7 @@ class Telemetry:
         return Rows(batches, feeds, points, probes, losses)
 
     def journey(self, probe_id: int) -> Rows:
-        """Everything about one probe. Unreadable."""
+        """Everything about one probe."""
         where = f"probe_id = {int(probe_id)}"
         return Rows(
             points=[point(r) for r in self._query(_POINTS.format(where=where))],

@@ -21,7 +21,7 @@ from analyzer.feeds import Feeds
 from analyzer.incident import CLOSED
 from analyzer.ledger import KINDS, Ledger, judge
 from analyzer.rows import Rows
-from analyzer.telemetry import Unreadable
+from warehouse.client import Refused, Unavailable
 
 Limit = Annotated[int, Query(ge=1, le=5000)]
 Nanoseconds = Annotated[int, Query(ge=0, lt=2**63)]
@@ -119,7 +119,7 @@ def build(engine: Engine, shell: Shell) -> FastAPI:
         if entry is None:
             try:
                 rows = await shell.journey(number)
-            except Unreadable as error:
+            except (Unavailable, Refused) as error:
                 raise HTTPException(
                     503, f"not among the last probes, and the warehouse does not answer: {error}"
                 ) from None

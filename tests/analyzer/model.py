@@ -139,7 +139,7 @@ class Model:
     def __init__(self, document: Fleet, seed: int = 1, start_ns: int = START) -> None:
         self.fleet = document
         self.rng = random.Random(seed)
-        self.now = start_ns
+        self.now = self._start = start_ns
         self.nodes = {n.name: Node(n.name, n.cluster) for n in document.nodes}
         self.tunnel = {n.name: str(n.tunnel_address) for n in document.nodes}
         self.vips = {v.id: v for v in document.vips}
@@ -221,7 +221,7 @@ class Model:
         while True:
             round_, index = divmod(self._slot, len(self._plan))
             offset, prober, source, vip = self._plan[index]
-            ts = START - START % self._period + round_ * self._period + offset
+            ts = self._start - self._start % self._period + round_ * self._period + offset
             if ts < self.now:
                 self._slot += 1
                 continue
