@@ -56,6 +56,9 @@ port = [
   {{ index = 1, interface = "edge0", next_hop = "10.1.1.1", mtu = 1500 }},
 ]
 """
+    if role == "vswitch":
+        mac = wires.mac(wires.far, "edge1").hex(":")
+        settings += f'server_port = [{{ key = 11, port = 1, mac = "{mac}" }}]\n'
     process = Process(wires, tmp_path, settings)
     try:
         yield process
@@ -297,3 +300,36 @@ def test_two_workers_share_an_interface(wires: Wires, node: Process) -> None:
     taken = [worker["drops"].get("NO_CONFIG", 0) for worker in workers.values()]
     assert sum(taken) < 220, "a frame or two of the kernel's own besides, but none twice"
     assert sum(1 for n in taken if n > 20) == 2, taken
+
+
+@pytest.mark.parametrize("node", [("vswitch", 1)], indirect=True)
+def test_a_host_delivers_and_its_server_answers_through_the_learned_distributor(wires: Wires, node: Process) -> None:
+    node.ready()
+    document = {**tables(1), "role": "vswitch", "edge_routes": []}
+    del document["eip"]
+    vips = [{"id": 1, "address": PRIVATE}]
+    unknown = {**document, "vswitch": {"servers": [{"id": 1, "key": 12, "vips": vips}]}}
+    refused = node.http.put("/v1/desired", json=unknown)
+    assert (refused.status_code, refused.json()["problems"][0]["path"]) == (422, "vswitch.servers[0].key")
+    document["vswitch"] = {"servers": [{"id": 1, "key": 11, "vips": vips}]}
+    answer = node.http.put("/v1/desired", json=document)
+    assert answer.status_code == 200, answer.text
+
+    gre = b"\x20\0\x08\0" + (11).to_bytes(4, "big")
+    fabric_in = wires.mac(wires.node, "fabric0") + wires.mac(wires.far, "fabric1") + b"\x08\0"
+    server_out = wires.mac(wires.node, "edge0") + wires.mac(wires.far, "edge1") + b"\x08\0"
+    with wires.wire("edge1") as server, wires.wire("fabric1") as fabric:
+        fabric.send(fabric_in + ipv4(GRE, LD, TUNNEL, gre + packet("192.0.2.9", PRIVATE, (3000, 80), 7)))
+        (request,) = receive(server, 1, is_tcp)
+        assert request[:12] == wires.mac(wires.far, "edge1") + wires.mac(wires.node, "edge0")
+        assert (address(request[26:30]), address(request[30:34])) == ("192.0.2.9", PRIVATE)
+
+        server.send(server_out + packet(PRIVATE, "192.0.2.9", (80, 3000), 99, flags=0x12))
+        (reply,) = receive(fabric, 1, is_gre)
+        assert (address(reply[26:30]), address(reply[30:34])) == (TUNNEL, LD)
+        assert reply[34:42] == gre
+        assert address(reply[54:58]) == PRIVATE
+
+        server.send(server_out + packet(PRIVATE, "192.0.2.77", (80, 3000), 99, flags=0x12))
+        node.until("a reply of no flow", lambda c: c["drops"].get("NO_FLOW") == 1)
+    assert node.counters()["frames_out"] == 2
