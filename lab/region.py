@@ -149,7 +149,7 @@ def _clear(run: Run, prefix: str, report: Report, keep_logs: bool = False) -> di
     pids = {p.pid for p in recorded(run).values() if alive(p)} | set(marked(run))
     report("ending processes", 0, 1)
     # Speakers first would withdraw routes in good order; the whole region goes, so all at once.
-    killed = stop(sorted(pids))
+    killed = stop(sorted(pids), 8.0)
     later = stop(marked(run), 1.0)
     report("ending processes", 1, 1)
     # Without root none can be ours.
