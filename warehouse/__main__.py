@@ -41,15 +41,23 @@ def main(arguments: list[str]) -> int:
     logs.configure("warehouse", settings.log_level)
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        engine = Engine(settings.state_dir / "chdb", settings.database, reader_seconds=settings.reader_seconds)
+        engine = Engine(
+            settings.state_dir / "chdb",
+            settings.database,
+            reader_seconds=settings.reader_seconds,
+            reader_bytes=settings.reader_bytes,
+        )
     except EngineError as error:
         print(f"{settings.state_dir / 'chdb'}: the engine cannot be opened: {error}", file=sys.stderr)
         return 2
     try:
-        done = migrate.up(engine, Variant(settings.database, retention_days=settings.retention_days))
-        log.info("warehouse.ready", revisions=[revision.name for revision in done], port=settings.listen.port)
+        done = migrate.migrate(engine, Variant(database=settings.database, retention=settings.retention))
+        log.info("warehouse.ready", revisions=done, port=settings.listen.port)
         app = Server(engine, accounts, settings.max_body_bytes).app
         asyncio.run(listen.server(app, settings.listen).serve())
+    except migrate.SchemaError as error:
+        print(f"{settings.state_dir / 'chdb'}: {error}", file=sys.stderr)
+        return 2
     finally:
         engine.close()
     return 0

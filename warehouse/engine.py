@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import re
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +16,9 @@ import chdb
 
 # chDB's default database is an overlay over the file system: a table name there is a path. Nobody gets it.
 _HIDDEN_DATABASE = "default"
+# The machine belongs to the gateways: few threads, and small pools for merges.
+_THREADS = 2
+_OPTIONS = "background_pool_size=2&background_schedule_pool_size=2&background_common_pool_size=1"
 _SETTING = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 
@@ -53,38 +56,58 @@ def settings_list(settings: Mapping[str, str]) -> str:
     return ", ".join(f"{name} = {quoted(value)}" for name, value in settings.items())
 
 
-class Engine:
-    """The engine at `path` (made when missing). Close it; a second process on the same path is refused by chDB."""
+def _connect(target: str) -> Any:
+    return chdb.connect(target)  # type: ignore[no-untyped-call]
 
-    def __init__(self, path: Path, database: str, readers: int = 2, reader_seconds: float = 20.0) -> None:
+
+class Engine:
+    """The engine at `path` (made when missing). Close it; a second process on the same path is refused by chDB.
+
+    Every kind of work has handles of its own, so that slow dashboards do not hold up inserts. `reader_seconds`,
+    `reader_bytes`: what a reader's statement may take [s] and hold in memory [bytes] before it is ended.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        database: str,
+        *,
+        readers: int = 2,
+        writers: int = 2,
+        inserters: int = 2,
+        reader_seconds: float = 20.0,
+        reader_bytes: int = 1 << 30,
+    ) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._temporary = Path(tempfile.mkdtemp(prefix="insert-", dir=path.parent))
-        self._database = database
+        self._all: list[Any] = []
         try:
-            self._writer = chdb.connect(str(path.resolve()))
+            first = _connect(f"{path.resolve()}?{_OPTIONS}")
         except RuntimeError as error:
+            self._temporary.rmdir()
             raise EngineError(str(error)) from None
-        self._writer_lock = threading.Lock()
-        self._inserter = chdb.connect(str(path.resolve()))
-        self._inserter_lock = threading.Lock()
-        self._run(self._writer, f"CREATE DATABASE IF NOT EXISTS {database}")
-        for handle in (self._writer, self._inserter):
-            self._run(handle, f"USE {database}")
-        self._readers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._all_readers = []
-        for _ in range(readers):
-            handle = chdb.connect(str(path.resolve()))
-            self._run(handle, f"USE {database}")
-            # 2: no writes, and this setting itself cannot be changed back; harmless ones can.
-            self._run(handle, f"SET max_execution_time = {reader_seconds}, max_threads = 2, readonly = 2")
-            self._all_readers.append(handle)
-            self._readers.put(handle)
+        self._all.append(first)
+        self._run(first, f"CREATE DATABASE IF NOT EXISTS {database} ENGINE = Atomic")
+        common = f"max_threads = {_THREADS}, async_insert = 0, insert_deduplicate = 1"
+        # 2: no writes, and this setting itself cannot be changed back. The guard sees to the other settings.
+        reading = f"max_execution_time = {reader_seconds}, max_memory_usage = {reader_bytes}, readonly = 2"
+        self._pools: dict[str, queue.SimpleQueue[Any]] = {}
+        self.handles = {"writer": writers, "inserter": inserters, "reader": readers}
+        for kind, count in self.handles.items():
+            settings = f"{common}, {reading}" if kind == "reader" else common
+            pool = self._pools[kind] = queue.SimpleQueue()
+            for _ in range(count):
+                handle = _connect(str(path.resolve()))
+                self._all.append(handle)
+                self._run(handle, f"USE {database}")
+                self._run(handle, f"SET {settings}")
+                pool.put(handle)
         # A handle can only be opened while this database is there, so it goes last.
-        self._run(self._writer, f"DROP DATABASE IF EXISTS {_HIDDEN_DATABASE}")
+        self._run(first, f"DROP DATABASE IF EXISTS {_HIDDEN_DATABASE}")
 
     def close(self) -> None:
         """Close every handle."""
-        for handle in (*self._all_readers, self._inserter, self._writer):
+        for handle in reversed(self._all):
             handle.close()
         for left in self._temporary.glob("*"):
             left.unlink()
@@ -113,7 +136,7 @@ class Engine:
         reader: bool = False,
     ) -> Answer:
         """Run one statement; `output` is the format when it names none. EngineError."""
-        with self._handle(reader) as handle, self._with_settings(handle, settings or {}):
+        with self._handle("reader" if reader else "writer") as handle, self._with_settings(handle, settings or {}):
             return self._run(handle, statement, output, parameters)
 
     def insert(self, target: str, form: str, body: bytes, settings: Mapping[str, str] | None = None) -> Answer:
@@ -123,31 +146,34 @@ class Engine:
             file.write(body)
             file.flush()
             statement = f"INSERT INTO {target} FROM INFILE {quoted(file.name)}{clause} FORMAT {form}"
-            with self._inserter_lock:
-                return self._run(self._inserter, statement)
+            with self._handle("inserter") as handle:
+                return self._run(handle, statement)
 
     @contextmanager
-    def _handle(self, reader: bool) -> Iterator[Any]:
-        if reader:
-            handle = self._readers.get()
-            try:
-                yield handle
-            finally:
-                self._readers.put(handle)
-        else:
-            with self._writer_lock:
-                yield self._writer
+    def _handle(self, kind: str) -> Iterator[Any]:
+        handle = self._pools[kind].get()
+        try:
+            yield handle
+        finally:
+            self._pools[kind].put(handle)
 
     @contextmanager
     def _with_settings(self, handle: Any, settings: Mapping[str, str]) -> Iterator[None]:
         if not settings:
             yield
             return
+        before = self._run(
+            handle,
+            f"SELECT name, value FROM system.settings WHERE changed AND name IN ({', '.join(map(quoted, settings))})",
+            "JSONEachRow",
+        ).data
+        kept = {row["name"]: row["value"] for row in map(json.loads, before.splitlines())}
         self._run(handle, f"SET {settings_list(settings)}")
         try:
             yield
         finally:
-            self._run(handle, "SET " + ", ".join(f"{name} = DEFAULT" for name in settings))
+            again = [f"{n} = {quoted(kept[n])}" if n in kept else f"{n} = DEFAULT" for n in settings]
+            self._run(handle, f"SET {', '.join(again)}")
 
     @staticmethod
     def _run(

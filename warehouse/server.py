@@ -7,23 +7,25 @@ import binascii
 import gzip
 import hmac
 import json
+import re
 import sys
 import time
 import uuid
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-import lz4.frame
+import anyio
+import lz4.frame  # type: ignore[import-untyped]
 import structlog
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from warehouse import native
 from warehouse.engine import Answer, Engine, EngineError
-from warehouse.guard import insert_statement, refusal
+from warehouse.guard import insert_statement, reader_setting, refusal, writer_refusal
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -57,7 +59,15 @@ _TRANSPORT = {
     "stacktrace",
     "add_http_cors_header",
 }
-_STATUS = {516: 403, 164: 403, 60: 404, 81: 404, 62: 400, 36: 400, 115: 400, 159: 408, 241: 500}
+# ClickHouse's own choice of statuses, as far as it is not 500.
+_STATUS = {
+    516: 403, 164: 403, 497: 403,
+    60: 404, 81: 404, 46: 404, 47: 404, 115: 404,
+    62: 400, 36: 400, 27: 400, 6: 400, 26: 400, 72: 400, 117: 400, 53: 400, 386: 400,
+    159: 408, 202: 503,
+}  # fmt: skip
+_SELECT = re.compile(r"^[\s(]*(SELECT|WITH)\b", re.IGNORECASE)
+_FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*;?\s*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,23 @@ class Account:
     reader: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a request asks of the engine. `kind`: which of its handles; `form`: the format of the answer."""
+
+    kind: str
+    form: str
+    run: Callable[[], Answer]
+
+
+@dataclass(slots=True)
+class Line:
+    """Those who wait for one kind of handle, or have one."""
+
+    limiter: anyio.CapacityLimiter
+    waiting: int = 0
+
+
 class ProtocolError(Exception):
     """A request that is refused before the engine sees it. `code`: ClickHouse's number."""
 
@@ -78,12 +105,17 @@ class ProtocolError(Exception):
 
 
 class Server:
-    """The ASGI application over one engine. `max_body`: largest request body, as sent and unpacked [bytes]."""
+    """The ASGI application over one engine. `max_body`: largest request body, as sent and unpacked [bytes].
 
-    def __init__(self, engine: Engine, accounts: list[Account], max_body: int) -> None:
+    Readers, other statements and inserts each wait in a line of their own; `max_waiting`: its greatest length.
+    """
+
+    def __init__(self, engine: Engine, accounts: list[Account], max_body: int, max_waiting: int = 64) -> None:
         self._engine = engine
         self._accounts = {account.name: account for account in accounts}
         self._max_body = max_body
+        self._max_waiting = max_waiting
+        self._lines = {kind: Line(anyio.CapacityLimiter(count)) for kind, count in engine.handles.items()}
         self.app = Starlette(
             routes=[
                 Route("/ping", self._ping, methods=["GET", "HEAD"]),
@@ -103,27 +135,38 @@ class Server:
         try:
             account = self._authenticate(request)
             body = await self._body(request)
-            answer, form = await run_in_threadpool(self._run, request, account, body)
+            job = self._job(request, account, body)
+            line = self._lines[job.kind]
+            if line.waiting >= self._max_waiting:
+                raise ProtocolError(503, 202, f"Too many simultaneous queries: {line.waiting} wait for a {job.kind}")
+            line.waiting += 1
+            try:
+                answer = await anyio.to_thread.run_sync(job.run, limiter=line.limiter)
+            finally:
+                line.waiting -= 1
         except ProtocolError as error:
             return self._refused(error.status, error.code, str(error), query_id)
+        except native.UnsupportedType as error:
+            return self._refused(501, 48, f"Code: 48. DB::Exception: {error} (NOT_IMPLEMENTED)", query_id)
         except EngineError as error:
             return self._refused(_STATUS.get(error.code, 500), error.code, error.message, query_id)
         summary = {
             "read_rows": str(answer.rows),
             "read_bytes": str(answer.bytes_read),
-            "written_rows": "0",
-            "written_bytes": "0",
+            # An insert reads exactly what it writes.
+            "written_rows": str(answer.rows if job.kind == "inserter" else 0),
+            "written_bytes": str(answer.bytes_read if job.kind == "inserter" else 0),
             "elapsed_ns": str(round((time.monotonic() - started) * 1e9)),
         }
         headers = {
             "X-ClickHouse-Summary": json.dumps(summary),
             "X-ClickHouse-Query-Id": query_id,
-            "X-ClickHouse-Format": form,
+            "X-ClickHouse-Format": job.form,
             "X-ClickHouse-Timezone": "UTC",
             "X-ClickHouse-Server-Display-Name": "tgw",
         }
-        kind = "application/json; charset=UTF-8" if form.startswith("JSON") else "application/octet-stream"
-        if form.startswith(("TabSeparated", "TSV")):
+        kind = "application/json; charset=UTF-8" if job.form.startswith("JSON") else "application/octet-stream"
+        if job.form.startswith(("TabSeparated", "TSV")):
             kind = "text/tab-separated-values; charset=UTF-8"
         return Response(answer.data, headers=headers, media_type=kind)
 
@@ -156,7 +199,7 @@ class Server:
             chunks.append(chunk)
         return unpacked(b"".join(chunks), request.headers.get("content-encoding", ""), self._max_body)
 
-    def _run(self, request: Request, account: Account, body: bytes) -> tuple[Answer, str]:
+    def _job(self, request: Request, account: Account, body: bytes) -> Job:
         params = request.query_params
         query = params.get("query", "")
         # The body continues the query, as on a ClickHouse server; for an INSERT it is the data.
@@ -169,28 +212,55 @@ class Server:
         if insert is not None:
             if account.reader:
                 raise ProtocolError(403, 164, f"{account.name}: a reader may only read, got INSERT (READONLY)")
+            if (why := writer_refusal(insert.target)) is not None:
+                raise ProtocolError(403, 497, f"{account.name}: {why} (ACCESS_DENIED)")
             if not query:
                 data = body[len(statement[: insert.data].encode()) :]
             elif insert.data < len(statement):
                 data = statement[insert.data :].encode() + data
-            return self._engine.insert(insert.target, insert.form, data, settings | insert.settings), form
+            every = settings | insert.settings
+            return Job("inserter", form, lambda: self._engine.insert(insert.target, insert.form, data, every))
         if query and data:
             statement = f"{query}\n{_text(data)}"
-        if account.reader and (why := refusal(statement)) is not None:
-            raise ProtocolError(403, 164, f"{account.name}: {why} (READONLY)")
+        if account.reader:
+            if (why := refusal(statement)) is not None:
+                raise ProtocolError(403, 164, f"{account.name}: {why} (READONLY)")
+            settings = {name: value for name, value in settings.items() if reader_setting(name)}
+        elif (why := writer_refusal(statement)) is not None:
+            raise ProtocolError(403, 497, f"{account.name}: {why} (ACCESS_DENIED)")
         parameters = {name[6:]: value for name, value in params.items() if name.startswith("param_")}
-        answer = self._engine.execute(statement, form, settings, parameters, reader=account.reader)
-        return answer, _format_of(statement) or form
+        found = _FORMAT.search(statement)
+        form = found[1] if found else form
+        revision = _number(params.get("client_protocol_version", "0"))
+
+        def run() -> Answer:
+            answer = self._engine.execute(statement, form, settings, parameters, reader=account.reader)
+            if form != "Native":
+                return answer
+            data = answer.data
+            if not data and _SELECT.match(statement):
+                # The engine writes nothing at all for no rows; clients want to know the columns.
+                inner = _FORMAT.sub("", statement).rstrip().rstrip(";")
+                described = self._engine.execute(
+                    f"DESCRIBE TABLE ({inner}\n)", "JSONCompactEachRow", {}, parameters, reader=account.reader
+                )
+                data = native.header([tuple(json.loads(line)[:2]) for line in described.data.splitlines()])
+            # Those that know less of the format than that read it as it is.
+            if revision >= native.CUSTOM_SERIALIZATION_REVISION:
+                data = native.framed(data, revision)
+            return replace(answer, data=data)
+
+        return Job("reader" if account.reader else "writer", form, run)
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise ProtocolError(400, 27, f"client_protocol_version: expected a number, got {text!r}")
+    return int(text)
 
 
 def _is_setting(name: str) -> bool:
-    # A reader's readonly handle refuses what it must not change.
     return name not in _TRANSPORT and not name.startswith("param_")
-
-
-def _format_of(statement: str) -> str | None:
-    words = statement.rstrip().rstrip(";").split()
-    return words[-1] if len(words) > 2 and words[-2].upper() == "FORMAT" else None
 
 
 def _text(data: bytes) -> str:
@@ -225,8 +295,3 @@ def unpacked(data: bytes, encoding: str, limit: int) -> bytes:
     if len(out) > limit:
         raise ProtocolError(413, 241, f"the unpacked body is larger than {limit} bytes")
     return out
-
-
-def accounts_of(passwords: Mapping[str, tuple[str, bool]]) -> list[Account]:
-    """Accounts from name -> (password, is a reader)."""
-    return [Account(name, password, reader) for name, (password, reader) in passwords.items()]

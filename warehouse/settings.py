@@ -9,12 +9,14 @@ from pydantic import Field
 
 from contract.documents import Strict
 from service.listen import Listen
-
-Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+from warehouse.revisions import Identifier, Retention
 
 
 class WarehouseSettings(Strict):
-    """Where ClickHouse's HTTP protocol is spoken and who we are there: the embedded warehouse, a server or a cluster."""
+    """Where ClickHouse's HTTP protocol is spoken, and who we are there.
+
+    The same for the embedded warehouse, a ClickHouse server and a cluster.
+    """
 
     url: Annotated[str, Field(pattern=r"^https?://[^/@]+/?$")]
     user: str
@@ -38,8 +40,9 @@ class Settings(Strict):
     database: Identifier = "tgw"
     writer: User
     reader: User
-    retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    retention: Retention = Retention()
     max_body_bytes: Annotated[int, Field(ge=1 << 16)] = 256 << 20
     # Above this a dashboard's query is ended, so that none can hold the machine.
     reader_seconds: Annotated[float, Field(gt=0, le=3600)] = 20.0
+    reader_bytes: Annotated[int, Field(ge=1 << 26)] = 1 << 30
     log_level: str = "INFO"
