@@ -15,8 +15,8 @@ from analyzer.region import Region
 from analyzer.store import Store
 
 INCIDENTS = (
-    "id", "fingerprint", "kind", "subject", "state", "severity", "summary", "named_nodes", "opened", "closed",
-    "evidence", "revision",
+    "id", "fingerprint", "kind", "subject", "state", "severity", "summary", "named_nodes", "vips", "opened",
+    "closed", "evidence", "revision",
 )  # fmt: skip
 EVENTS = ("ts", "incident_id", "seq", "kind", "text")
 ACTIONS = ("ts", "id", "incident_id", "kind", "cluster", "state", "detail", "revision")
@@ -117,6 +117,7 @@ def _incident(revision: int, document: dict[str, Any]) -> list[Any]:
         document["severity"],
         document["summary"],
         document["named_nodes"],
+        document["vips"],
         document["opened_ns"],
         document["closed_ns"] or None,
         json.dumps(document["evidence"]),
