@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import sys
 
 import structlog
@@ -43,6 +44,9 @@ async def serve(settings: ControlSettings, probe_key: str, fleet: Fleet | None) 
             log.warning("the fleet file is not applied now", reason=str(error))
     work = asyncio.create_task(orchestrator.run(), name="orchestrator")
     http = server(create(orchestrator), settings.api)
+    # The server raises a signal anew once it has stopped: the rest of an orderly end must survive that.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: setattr(http, "should_exit", True))
     # An orchestrator that ends takes the API with it: half a control plane would look healthy.
     work.add_done_callback(lambda _: setattr(http, "should_exit", True))
     try:

@@ -105,6 +105,10 @@ def _end(m: Migration, state: State, now_ns: int, detail: str) -> Migration:
     return m.model_copy(update=update)
 
 
+def _and(detail: str, more: str) -> str:
+    return "; ".join(x for x in (detail, more.removesuffix("; ")) if x)
+
+
 def _late(m: Migration, now_ns: int) -> bool:
     return m.deadline_ns is not None and now_ns >= m.deadline_ns
 
@@ -160,13 +164,13 @@ def _announce(m: Migration, world: World, limits: Limits, now_ns: int) -> Migrat
         ready = True
     if not ready:
         return m
-    return _to(m, "verifying", now_ns, limits.verify_ns, announced_ns=now_ns, detail=note or m.detail)
+    return _to(m, "verifying", now_ns, limits.verify_ns, announced_ns=now_ns, detail=_and(m.detail, note))
 
 
 def _verify(m: Migration, world: World, limits: Limits, now_ns: int) -> Migration:
     verdict = m.verification
     if verdict is not None and verdict.clean:
-        return _end(m, "done", now_ns, f"{m.detail}{verdict.checked} probes of the moved VIPs are clean")
+        return _end(m, "done", now_ns, _and(m.detail, f"{verdict.checked} probes are clean"))
     if verdict is not None:
         return _fail(
             m, world, limits, now_ns, f"{verdict.silent} of {verdict.checked} probes were silent after the move"

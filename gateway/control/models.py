@@ -16,6 +16,7 @@ State = Literal[
     "planned", "configuring", "announcing", "verifying", "done", "failed", "rolled_back", "refused", "dry_run"
 ]
 Rail = Literal[
+    "control_starting",
     "unknown_cluster",
     "buffer_cluster_source",
     "nothing_to_move",

@@ -120,7 +120,8 @@ class Orchestrator:
     def tick(self) -> None:
         """Move every migration on as far as it goes now, and keep the operators told."""
         self._catch_up()
-        changed = True
+        # Just after a start nobody has been heard: that is not the same as nobody being there.
+        changed = self.heard()
         while changed:
             changed = False
             for m in self.active():
@@ -130,6 +131,11 @@ class Orchestrator:
                     changed = True
             if changed:
                 self._tell()
+
+    def heard(self) -> bool:
+        """Whether every LD has answered once, or has failed to for long enough."""
+        names = {c.name for c in self.fleet.clusters if c.role == "clb"} if self.fleet is not None else set()
+        return all(x.reach != "unknown" for n in names for x in self.operators[n].links.values())
 
     # The fleet document.
 
@@ -295,6 +301,8 @@ class Orchestrator:
         m = Migration(id="unsaved", state="planned", requested_ns=now, **common)
         if self.fleet is None:
             return self._refuse(m, rails.Refusal("unknown_cluster", "there is no fleet document yet"))
+        if not self.heard():
+            return self._refuse(m, rails.Refusal("control_starting", "not every LD has been heard yet: ask again"))
         facts = rails.Facts(self.fleet, self.rails, self.current(), self.migrations(), self.live())
         refusal = rails.check(request, facts, now)
         if refusal is not None:

@@ -128,11 +128,10 @@ class Store:
 
     def save_migration(self, migration: Migration) -> None:
         """Insert or replace by id."""
-        self._db.execute(
-            "INSERT INTO migration (id, document) VALUES (?, ?) "
-            "ON CONFLICT (id) DO UPDATE SET document = excluded.document",
-            (migration.id, migration.model_dump_json(by_alias=True)),
-        )
+        text = migration.model_dump_json(by_alias=True)
+        changed = self._db.execute("UPDATE migration SET document = ? WHERE id = ?", (text, migration.id)).rowcount
+        if changed == 0:
+            self._db.execute("INSERT INTO migration (id, document) VALUES (?, ?)", (migration.id, text))
 
     # The audit.
 

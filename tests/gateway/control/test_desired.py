@@ -1,0 +1,151 @@
+"""What each role is told."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.control.desired import all_nodes, holdings
+from gateway.control.models import Migration, Move
+from tests.gateway.control.fakes import KEY, fleet
+
+FLEET = fleet()
+HOME = {v.id: v.cluster for v in FLEET.vips}
+
+
+def told(migrations=(), drained=(), current=HOME):
+    return all_nodes(FLEET, holdings(current, migrations), drained, KEY)
+
+
+def moving(state, settling=False, **over):
+    moves = [Move(vip_id=2, source="clb-a", to="buf-1")]
+    common = {"id": "m", "cluster": "clb-a", "kind": "dispersed", "requested_ns": 1, "moves": moves}
+    return Migration(state=state, settling=settling, **common | over)
+
+
+def vips_of(desired):
+    return {v["id"] for v in desired.document["clb"]["vips"]}
+
+
+def test_eip_nodes_get_every_binding_and_both_sets_of_routes():
+    document = told()["eip-1"].document
+    assert document["role"] == "eip"
+    assert document["tunnel"] == {"local": "10.3.0.1", "encap": "gre"}
+    assert document["probe"] == {"reserved": ["198.18.0.0/16"], "key": KEY}
+    assert document["eip"]["anycast"] == "10.3.255.1"
+    assert document["eip"]["bindings"][1] == {
+        "vip_id": 2,
+        "public": "203.0.113.2",
+        "private": "10.100.0.2",
+        "service": "10.4.0.2",
+    }
+    assert len(document["eip"]["bindings"]) == 6
+    assert document["routes"] == ["10.3.0.1/32", "10.3.255.1/32"]
+    assert document["edge_routes"] == ["2001:db8:100::1/128", *(f"203.0.113.{i}/32" for i in range(2, 7))]
+    assert "clb" not in document
+    assert "vswitch" not in document
+
+
+def test_lds_get_the_vips_of_their_cluster_and_announce_them():
+    document = told()["ld-a1"].document
+    assert document["clb"]["reply_to"] == "10.3.255.1"
+    assert document["clb"]["reply_encap"] == "gre"
+    assert vips_of(told()["ld-a1"]) == {1, 2, 3, 4, 5}
+    assert document["clb"]["vips"][2] == {
+        "id": 3,
+        "address": "10.100.0.3",
+        "service": "10.4.0.3",
+        "new_flows_per_s": None,
+        "listeners": [
+            {
+                "protocol": "tcp",
+                "port": 80,
+                "backends": [
+                    {"id": 1, "tunnel": "10.3.20.1", "key": 101, "encap": "gre", "weight": 100},
+                    {"id": 2, "tunnel": "10.3.20.2", "key": 102, "encap": "vxlan", "weight": 100},
+                ],
+            }
+        ],
+    }
+    assert document["routes"] == ["10.3.1.1/32", *(f"10.4.0.{i}/32" for i in range(1, 6))]
+    assert document["edge_routes"] == []
+    assert told()["bl-1"].document["clb"]["vips"] == []
+    assert told()["bl-1"].document["routes"] == ["10.3.10.1/32"]
+
+
+def test_hosts_get_their_servers_with_the_addresses_of_the_vips_that_use_them():
+    document = told()["host-1"].document
+    assert document["tunnel"] == {"local": "10.3.20.1", "encap": "gre"}
+    assert told()["host-2"].document["tunnel"]["encap"] == "vxlan"
+    assert document["vswitch"]["servers"] == [
+        {
+            "id": 1,
+            "key": 101,
+            "vips": [
+                {"id": 1, "address": "fd00:100::1"},
+                {"id": 3, "address": "10.100.0.3"},
+                {"id": 5, "address": "10.100.0.5"},
+            ],
+        }
+    ]
+    assert document["routes"] == ["10.3.20.1/32"]
+
+
+@pytest.mark.parametrize("name", ["eip-1", "ld-a1", "host-1"])
+def test_a_node_in_maintenance_keeps_its_tables_and_loses_its_routes(name):
+    before, after = told()[name].document, told(drained={name})[name].document
+    assert after["routes"] == [] == after["edge_routes"]
+    assert before | {"routes": [], "edge_routes": []} == after
+    assert told(drained={name})["bl-1"] == told()["bl-1"]
+
+
+@pytest.mark.parametrize(
+    ("state", "settling", "announcing"),
+    [
+        ("configuring", False, {"ld-a1", "ld-a2"}),
+        ("announcing", False, {"ld-a1", "ld-a2", "bl-1"}),
+        ("verifying", False, {"bl-1"}),
+        ("failed", True, {"ld-a1", "ld-a2", "bl-1"}),
+    ],
+)
+def test_a_moving_vip_is_held_by_both_and_announced_by_somebody_at_every_step(state, settling, announcing):
+    desired = told([moving(state, settling)])
+    assert {n for n, d in desired.items() if d.document["role"] == "clb" and 2 in vips_of(d)} == {
+        "ld-a1",
+        "ld-a2",
+        "bl-1",
+    }
+    assert {n for n, d in desired.items() if "10.4.0.2/32" in d.document["routes"]} == announcing
+
+
+@pytest.mark.parametrize("state", ["done", "failed", "rolled_back", "refused", "dry_run"])
+def test_an_ended_migration_changes_nothing(state):
+    assert told([moving(state)]) == told()
+
+
+def test_the_digest_names_the_content():
+    assert told()["ld-a1"].digest == told()["ld-a1"].digest
+    assert told()["ld-a1"].digest != told(drained={"ld-a1"})["ld-a1"].digest
+
+
+@given(
+    st.dictionaries(st.integers(1, 6), st.sampled_from(["clb-a", "clb-b", "buf-1", "buf-2", "buf-3"])),
+    st.sampled_from(["configuring", "announcing", "verifying", "done"]),
+    st.sets(st.sampled_from(["ld-a1", "bl-1", "eip-1"])),
+)
+def test_every_vip_is_announced_and_only_where_its_tables_are(moved, state, drained):
+    moves = [Move(vip_id=v, source=HOME[v], to=to) for v, to in moved.items() if HOME[v] != to]
+    desired = told([moving(state, moves=moves)], drained)
+    json.dumps([d.document for d in desired.values()])
+    announced = set()
+    for d in desired.values():
+        assert set(d.routes) <= d.vips
+        assert set(d.routes.values()) <= set(d.document["routes"])
+        announced |= set(d.routes)
+        if d.node in drained:
+            assert d.document["routes"] == []
+    if not drained:
+        assert announced == set(HOME)
