@@ -2,17 +2,37 @@
 
 #![forbid(clippy::undocumented_unsafe_blocks)]
 
+mod clb;
+mod connection;
+mod dispatch;
+mod eip;
 mod faults;
+mod flow;
 mod frame;
+mod hash;
+pub mod limits;
+pub mod maglev;
+mod packet;
+mod prefetch;
+mod runner;
 mod tables;
+mod translate;
+mod tunnel;
+mod vswitch;
+mod work;
 
 use std::sync::Arc;
 
-use tgw_contract::{DropReason, Point, Role};
+use tgw_contract::{DropReason, Point, Role, Verdict};
 
+use runner::Runner;
+use work::Work;
+
+pub use dispatch::Dispatcher;
 pub use faults::{Fault, FaultKind, Faults};
 pub use frame::{Frame, DEFAULT_CAPACITY, HEADROOM};
-pub use tables::{ConfigError, Port, Problem, Tables};
+pub use hash::Tuple;
+pub use tables::{ConfigError, Encap, Endpoint, Port, Problem, Tables};
 
 /// Nanoseconds since 1970 (CLOCK_REALTIME), given by the caller.
 pub type Nanos = u64;
@@ -77,39 +97,27 @@ pub trait Pipeline: Send {
     fn idle(&mut self, now: Nanos);
 }
 
-struct Unready;
-
-impl Pipeline for Unready {
-    fn process(&mut self, _: Nanos, _: &mut [Frame], outcomes: &mut [Outcome], _: &mut dyn Observer) {
-        outcomes.fill(Outcome::Drop(DropReason::NoConfig));
-    }
-    fn set_tables(&mut self, _: Arc<Tables>) {}
-    fn counters(&self) -> FlowCounters {
-        FlowCounters::default()
-    }
-    fn set_faults(&mut self, _: Faults) {}
-    fn idle(&mut self, _: Nanos) {}
-}
-
-/// The pipeline of a role. `worker` is the number of its tap.
+/// The pipeline of a role; without tables it drops everything as NO_CONFIG. `worker` is the number of its tap.
 #[must_use]
-pub fn pipeline(_role: Role, _worker: u16, _options: &Options) -> Box<dyn Pipeline> {
-    Box::new(Unready)
-}
-
-/// Chooses the worker of a frame.
-#[derive(Clone, Debug, Default)]
-pub struct Dispatcher {}
-
-impl Dispatcher {
-    /// The worker, from 0 to `workers - 1`.
-    pub fn classify(&mut self, _frame: &Frame, _workers: usize) -> usize {
-        0
+pub fn pipeline(role: Role, worker: u16, options: &Options) -> Box<dyn Pipeline> {
+    // Workers differ in their hash, so that no set of flows is bad for all.
+    let options = Options { seed: options.seed ^ u64::from(worker) << 48, ..*options };
+    match role {
+        Role::Eip => Box::new(Runner::new(role, eip::Eip)),
+        Role::Clb => Box::new(Runner::new(role, clb::Clb::new(&options))),
+        Role::Vswitch => Box::new(Runner::new(role, vswitch::Vswitch::new(&options))),
     }
 }
 
-/// What can be read of a frame, for a record that the runtime writes.
+/// What can be read of a frame, for a record that the runtime writes: `kind`, `reason` and `verdict` are left to it.
 #[must_use]
-pub fn describe(frame: &Frame, _role: Role, _tables: Option<&Tables>) -> Point {
-    Point { ts_ns: frame.rx_ns, ..Point::default() }
+pub fn describe(frame: &Frame, role: Role, tables: Option<&Tables>) -> Point {
+    let mut work = Work::default();
+    // A frame that cannot be admitted is described as far as it was read.
+    let _ = work.admit(frame, role, tables);
+    let probe_id = tables.map_or(0, |tables| {
+        work.find_vip(tables);
+        runner::colour(&work, tables, |isn| tables.key.is_cookie(isn, frame.rx_ns))
+    });
+    Point { kind: 0, verdict: 0, ..work.point(frame, Verdict::Dropped, 0, probe_id) }
 }

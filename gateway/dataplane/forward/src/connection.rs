@@ -1,0 +1,125 @@
+//! The life of a connection as a middlebox sees it, and how long it may stay silent.
+
+use tgw_wire::{protocol, tcp};
+
+/// A SYN was seen, and nothing of the client since.
+const HALF_OPEN: u8 = 1;
+/// The client has gone on after its SYN.
+const ESTABLISHED: u8 = 2;
+/// Both ends have closed, or one has reset: the 5-tuple may come back as another connection.
+const CLOSING: u8 = 3;
+/// Not TCP.
+const DATAGRAMS: u8 = 4;
+const PHASE: u8 = 0x0F;
+const CLIENT_CLOSED: u8 = 0x10;
+const SERVER_CLOSED: u8 = 0x20;
+
+/// Who sent a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sender {
+    Client,
+    Server,
+}
+
+/// The state after a packet; `state` is 0 for the first one.
+pub(crate) fn next(state: u8, protocol: u8, flags: u8, from: Sender) -> u8 {
+    if protocol != protocol::TCP {
+        return DATAGRAMS;
+    }
+    if flags & tcp::RST != 0 {
+        return CLOSING;
+    }
+    let is_syn = is_opening(flags);
+    if is_syn && (state == 0 || is_over(state)) {
+        return HALF_OPEN;
+    }
+    if is_over(state) {
+        return CLOSING;
+    }
+    let closed = match (flags & tcp::FIN != 0, from) {
+        (false, _) => 0,
+        (true, Sender::Client) => CLIENT_CLOSED,
+        (true, Sender::Server) => SERVER_CLOSED,
+    };
+    let closed = state & !PHASE | closed;
+    let phase = match (state & PHASE, from) {
+        _ if closed == CLIENT_CLOSED | SERVER_CLOSED => CLOSING,
+        (HALF_OPEN, Sender::Client) if !is_syn => ESTABLISHED,
+        (HALF_OPEN, _) => HALF_OPEN,
+        _ => ESTABLISHED,
+    };
+    phase | closed
+}
+
+/// Seconds that a connection in this state may stay silent.
+pub(crate) const fn timeout(state: u8) -> u16 {
+    match (state & PHASE, state & !PHASE) {
+        (HALF_OPEN, _) => 30,
+        (CLOSING, _) => 10,
+        (DATAGRAMS, _) => 60,
+        (_, 0) => 900,
+        _ => 120,
+    }
+}
+
+/// Whether another connection may take the 5-tuple over.
+pub(crate) const fn is_over(state: u8) -> bool {
+    state & PHASE == CLOSING
+}
+
+/// Whether TCP flags open a connection.
+pub(crate) const fn is_opening(flags: u8) -> bool {
+    flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tcp::{ACK, FIN, RST, SYN};
+    use Sender::{Client, Server};
+
+    fn after(packets: &[(u8, Sender)]) -> u8 {
+        packets.iter().fold(0, |state, (flags, from)| next(state, protocol::TCP, *flags, *from))
+    }
+
+    #[test]
+    fn a_whole_life() {
+        let life = [
+            (SYN, Client, 30),
+            (SYN | ACK, Server, 30),
+            (ACK, Client, 900),
+            (ACK, Server, 900),
+            (FIN | ACK, Client, 120),
+            (ACK, Server, 120),
+            (FIN | ACK, Server, 10),
+            (ACK, Client, 10),
+        ];
+        let mut state = 0;
+        for (flags, from, seconds) in life {
+            state = next(state, protocol::TCP, flags, from);
+            assert_eq!(timeout(state), seconds, "{flags:#x} {from:?}");
+        }
+        assert!(is_over(state));
+        assert_eq!(timeout(next(state, protocol::TCP, SYN, Client)), 30);
+    }
+
+    #[test]
+    fn a_reset_ends_it_from_either_side() {
+        assert!(is_over(after(&[(SYN, Client), (RST | ACK, Server)])));
+        assert!(is_over(after(&[(SYN, Client), (SYN | ACK, Server), (RST, Client)])));
+        assert!(is_over(after(&[(SYN, Client), (RST, Client), (ACK, Client)])), "a straggler does not revive it");
+    }
+
+    #[test]
+    fn a_repeated_syn_does_not_put_a_connection_back() {
+        assert_eq!(timeout(after(&[(SYN, Client), (SYN, Client)])), 30);
+        assert_eq!(timeout(after(&[(SYN, Client), (ACK, Client), (SYN, Client)])), 900);
+    }
+
+    #[test]
+    fn what_began_elsewhere_is_established_and_datagrams_are_datagrams() {
+        assert_eq!(timeout(after(&[(ACK, Client)])), 900);
+        assert_eq!(timeout(after(&[(FIN | ACK, Server)])), 120);
+        assert_eq!(timeout(next(0, protocol::UDP, 0, Client)), 60);
+    }
+}

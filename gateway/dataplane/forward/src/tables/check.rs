@@ -1,0 +1,311 @@
+//! From the JSON that control sends to the tables: what may stand where.
+
+use std::hash::Hash;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tgw_contract::colour::{ColourKey, Prefix};
+use tgw_contract::Role;
+use tgw_wire::ethernet::Mac;
+use tgw_wire::{protocol, vxlan};
+
+use super::read::{address, number, Place, Reader};
+use super::{
+    service_key, Backend, Binding, ClbTables, ConfigError, EipTables, Encap, Endpoint, Listener, Port, Problem,
+    Section, Server, Tables, Vip, VswitchTables, EDGE, FABRIC,
+};
+use crate::hash::Map;
+use crate::maglev::Maglev;
+
+const ID: u64 = u32::MAX as u64;
+const SMALLEST_MTU: u64 = 576;
+const LARGEST_WEIGHT: u64 = 1000;
+/// Backends of a listener; the Maglev table has room for their shares.
+const MOST_BACKENDS: usize = 1024;
+
+pub(super) fn tables(text: &str, role: Role) -> Result<Tables, ConfigError> {
+    let whole: Value = serde_json::from_str(text).map_err(|error| ConfigError {
+        problems: vec![Problem {
+            path: format!("line {} column {}", error.line(), error.column()),
+            expected: "JSON".to_owned(),
+            found: error.to_string(),
+        }],
+    })?;
+    let mut reader = Reader::default();
+    let tables = read(&mut reader, &Place { value: Some(&whole), path: String::new() }, role);
+    match tables {
+        Some(tables) if reader.problems.is_empty() => Ok(tables),
+        _ => Err(ConfigError { problems: reader.problems }),
+    }
+}
+
+fn read(reader: &mut Reader, top: &Place<'_>, role: Role) -> Option<Tables> {
+    if !reader.object(top) {
+        return None;
+    }
+    let epoch = reader.number(&top.field("epoch"), 1, u64::MAX);
+    reader.read(&top.field("role"), &format!("{:?}, the role of this node", role.name()), |value| {
+        (value.as_str() == Some(role.name())).then_some(())
+    });
+    let tunnel = top.field("tunnel");
+    let local = reader.address(&tunnel.field("local"));
+    let encap = encap(reader, &tunnel.field("encap"));
+    let probe = top.field("probe");
+    let key = reader.read(&probe.field("key"), "32 hex digits", |value| value.as_str().and_then(ColourKey::from_hex));
+    let mut reserved = Vec::new();
+    for place in reader.list(&probe.field("reserved")) {
+        reserved.extend(
+            reader.read(&place, "an address prefix such as 198.18.0.0/16", |value| {
+                value.as_str().and_then(Prefix::parse)
+            }),
+        );
+    }
+    let ports = ports(reader, &top.field("ports"), role);
+    let section = top.field(role.name());
+    let section = match role {
+        Role::Eip => Section::Eip(eip(reader, &section, local)),
+        Role::Clb => Section::Clb(clb(reader, &section, local)?),
+        Role::Vswitch => Section::Vswitch(vswitch(reader, &section, &ports)),
+    };
+    let port_places = ports.iter().zip(0..).map(|(port, place)| (u32::from(port.index), place)).collect();
+    Some(Tables { epoch: epoch?, role, ports, port_places, local: local?, encap: encap?, key: key?, reserved, section })
+}
+
+fn encap(reader: &mut Reader, place: &Place<'_>) -> Option<Encap> {
+    reader.read(place, "\"gre\" or \"vxlan\"", |value| match value.as_str() {
+        Some("gre") => Some(Encap::Gre),
+        Some("vxlan") => Some(Encap::Vxlan),
+        _ => None,
+    })
+}
+
+fn mac(value: &Value) -> Option<Mac> {
+    value.as_str()?.parse().ok().filter(|mac: &Mac| !mac.is_group() && mac.0 != [0; 6])
+}
+
+const MAC: &str = "a unicast MAC address such as 02:00:00:00:00:01";
+
+fn ports(reader: &mut Reader, place: &Place<'_>, role: Role) -> Vec<Port> {
+    let mut ports = Vec::new();
+    let mut seen = Map::default();
+    for place in reader.list(place) {
+        let at = place.field("index");
+        let index = reader.number(&at, 0, u64::from(u16::MAX) - 1).map(|index| index as u16);
+        once(reader, &mut seen, &at, index);
+        let own = reader.read(&place.field("mac"), MAC, mac);
+        let next_hop_mac = reader.optional(&place.field("next_hop_mac"), MAC, mac);
+        let mtu = reader.number(&place.field("mtu"), SMALLEST_MTU, u64::from(u16::MAX)).map(|mtu| mtu as u16);
+        let host = place.field("host_addresses");
+        let mut host_addresses = Vec::new();
+        if !host.is_absent() {
+            for place in reader.list(&host) {
+                host_addresses.extend(reader.address(&place));
+            }
+        }
+        if let (Some(index), Some(mac), Some(mtu)) = (index, own, mtu) {
+            ports.push(Port { index, mac, next_hop_mac, mtu, host_addresses });
+        }
+    }
+    let needed: &[u16] = if role == Role::Eip { &[FABRIC, EDGE] } else { &[FABRIC] };
+    for index in needed {
+        if !seen.contains_key(index) {
+            reader.problem(&place.path, format!("a port with index {index}"), "none");
+        }
+    }
+    ports
+}
+
+/// A problem when `key` stands somewhere else already.
+fn once<K: Hash + Eq>(reader: &mut Reader, seen: &mut Map<K, String>, place: &Place<'_>, key: Option<K>) {
+    let Some(key) = key else { return };
+    match seen.get(&key) {
+        Some(first) => {
+            let found = place.value.map_or_else(String::new, Value::to_string);
+            reader.problem(&place.path, format!("another value than {first}"), found);
+        }
+        None => {
+            seen.insert(key, place.path.clone());
+        }
+    }
+}
+
+/// IPv4 and IPv6 are not mixed where one packet must carry both.
+fn family(reader: &mut Reader, place: &Place<'_>, address: Option<u128>, other: Option<u128>, what: &str) {
+    let (Some(address), Some(other)) = (address, other) else { return };
+    if is_v4(address) != is_v4(other) {
+        let version = if is_v4(other) { 4 } else { 6 };
+        let found = place.value.map_or_else(String::new, Value::to_string);
+        reader.problem(&place.path, format!("an IPv{version} address, as {what} is"), found);
+    }
+}
+
+fn is_v4(address: u128) -> bool {
+    address >> 32 == 0xFFFF
+}
+
+fn eip(reader: &mut Reader, place: &Place<'_>, local: Option<u128>) -> EipTables {
+    let mut tables = EipTables::default();
+    let (mut ids, mut publics, mut privates) = (Map::default(), Map::default(), Map::default());
+    reader.address(&place.field("anycast"));
+    for place in reader.list(&place.field("bindings")) {
+        let (id_at, public_at) = (place.field("vip_id"), place.field("public"));
+        let (private_at, service_at) = (place.field("private"), place.field("service"));
+        let vip_id = reader.number(&id_at, 1, ID);
+        let public = reader.address(&public_at);
+        let private = reader.address(&private_at);
+        let service = reader.address(&service_at);
+        once(reader, &mut ids, &id_at, vip_id);
+        once(reader, &mut publics, &public_at, public);
+        once(reader, &mut privates, &private_at, private);
+        family(reader, &private_at, private, public, "the public one");
+        family(reader, &service_at, service, local, "tunnel.local");
+        if let (Some(vip_id), Some(public), Some(private), Some(service)) = (vip_id, public, private, service) {
+            let index = tables.bindings.len() as u32;
+            tables.by_public.insert(public, index);
+            tables.by_private.insert(private, index);
+            tables.bindings.push(Binding { vip_id: vip_id as u32, public, private, service });
+        }
+    }
+    tables
+}
+
+/// Real servers that were seen, with what was said of them, and the Maglev tables made so far.
+#[derive(Default)]
+struct Pool {
+    endpoints: Map<u32, (Endpoint, String)>,
+    maglevs: Map<Vec<u64>, Option<Arc<Maglev>>>,
+}
+
+fn clb(reader: &mut Reader, place: &Place<'_>, local: Option<u128>) -> Option<ClbTables> {
+    let reply_at = place.field("reply_to");
+    let reply_to = reader.address(&reply_at);
+    family(reader, &reply_at, reply_to, local, "tunnel.local");
+    let reply_encap = encap(reader, &place.field("reply_encap"));
+    let (mut vips, mut by_address) = (Vec::new(), Map::default());
+    let (mut listeners, mut by_service) = (Vec::new(), Map::default());
+    let (mut ids, mut addresses, mut pool) = (Map::default(), Map::default(), Pool::default());
+    for place in reader.list(&place.field("vips")) {
+        let (id_at, address_at) = (place.field("id"), place.field("address"));
+        let id = reader.number(&id_at, 1, ID);
+        let address = reader.address(&address_at);
+        once(reader, &mut ids, &id_at, id);
+        once(reader, &mut addresses, &address_at, address);
+        reader.address(&place.field("service"));
+        let limit =
+            reader.optional(&place.field("new_flows_per_s"), "null or a whole number from 1 to 4294967295", |value| {
+                number(value, 1, ID)
+            });
+        let vip = vips.len() as u32;
+        let mut seen = Map::default();
+        for place in reader.list(&place.field("listeners")) {
+            let (service, listener) = listener(reader, &place, local, &mut pool);
+            once(reader, &mut seen, &place.field("port"), service);
+            if let Some((protocol, port)) = service {
+                by_service.insert(service_key(vip, protocol, port), listeners.len() as u32);
+                listeners.push(listener);
+            }
+        }
+        if let (Some(id), Some(address)) = (id, address) {
+            by_address.insert(address, vip);
+            vips.push(Vip { id: id as u32, new_flows_per_s: limit.map(|limit| limit as u32) });
+        }
+    }
+    let reply_to = Endpoint { address: reply_to?, encap: reply_encap?, key: None };
+    Some(ClbTables { reply_to, vips, by_address, listeners, by_service })
+}
+
+fn listener(
+    reader: &mut Reader,
+    place: &Place<'_>,
+    local: Option<u128>,
+    pool: &mut Pool,
+) -> (Option<(u8, u16)>, Listener) {
+    let protocol = reader.read(&place.field("protocol"), "\"tcp\" or \"udp\"", |value| match value.as_str() {
+        Some("tcp") => Some(protocol::TCP),
+        Some("udp") => Some(protocol::UDP),
+        _ => None,
+    });
+    let port = reader.number(&place.field("port"), 1, 65_535).map(|port| port as u16);
+    let backends_at = place.field("backends");
+    let places = reader.list(&backends_at);
+    if places.len() > MOST_BACKENDS {
+        reader.problem(&backends_at.path, format!("at most {MOST_BACKENDS} backends"), places.len().to_string());
+    }
+    let mut seen = Map::default();
+    let mut backends = Vec::new();
+    for place in places {
+        let id_at = place.field("id");
+        let backend = backend(reader, &place, local, pool);
+        once(reader, &mut seen, &id_at, backend.map(|backend| backend.id));
+        backends.extend(backend);
+    }
+    let maglev = pool.maglev(&backends);
+    (protocol.zip(port), Listener { backends, maglev })
+}
+
+fn backend(reader: &mut Reader, place: &Place<'_>, local: Option<u128>, pool: &mut Pool) -> Option<Backend> {
+    let (id_at, tunnel_at, key_at) = (place.field("id"), place.field("tunnel"), place.field("key"));
+    let id = reader.number(&id_at, 1, ID);
+    let tunnel = reader.address(&tunnel_at);
+    family(reader, &tunnel_at, tunnel, local, "tunnel.local");
+    let encap = encap(reader, &place.field("encap"));
+    let most = if encap == Some(Encap::Gre) { ID } else { u64::from(vxlan::MAX_VNI) };
+    let key = reader.number(&key_at, 1, most);
+    let weight = reader
+        .optional(&place.field("weight"), "a whole number from 0 to 1000", |value| number(value, 0, LARGEST_WEIGHT));
+    let id = id? as u32;
+    let endpoint = Endpoint { address: tunnel?, encap: encap?, key: Some(key? as u32) };
+    match pool.endpoints.get(&id) {
+        Some((known, first)) if *known != endpoint => {
+            let expected = format!("tunnel, key and encap of server {id} as at {first}");
+            reader.problem(&place.path, expected, place.value.map_or_else(String::new, Value::to_string));
+        }
+        Some(_) => {}
+        None => {
+            pool.endpoints.insert(id, (endpoint, place.path.clone()));
+        }
+    }
+    Some(Backend { id, weight: weight.unwrap_or(100) as u32, endpoint })
+}
+
+impl Pool {
+    /// Listeners with the same servers and weights share one table.
+    fn maglev(&mut self, backends: &[Backend]) -> Option<Arc<Maglev>> {
+        let name: Vec<u64> = backends.iter().map(|b| u64::from(b.id) << 32 | u64::from(b.weight)).collect();
+        let make = || {
+            let servers: Vec<(u32, u32)> = backends.iter().map(|b| (b.id, b.weight)).collect();
+            Maglev::new(&servers).map(Arc::new)
+        };
+        self.maglevs.entry(name).or_insert_with(make).clone()
+    }
+}
+
+fn vswitch(reader: &mut Reader, place: &Place<'_>, ports: &[Port]) -> VswitchTables {
+    let mut tables = VswitchTables::default();
+    let (mut ids, mut keys) = (Map::default(), Map::default());
+    for place in reader.list(&place.field("servers")) {
+        let (id_at, key_at, port_at) = (place.field("id"), place.field("key"), place.field("port"));
+        let id = reader.number(&id_at, 1, ID);
+        let key = reader.number(&key_at, 1, ID);
+        once(reader, &mut ids, &id_at, id);
+        once(reader, &mut keys, &key_at, key);
+        let port = reader.read(&port_at, "the index of one of this node's ports, not 0", |value| {
+            number(value, 1, u64::from(u16::MAX)).filter(|&port| ports.iter().any(|p| u64::from(p.index) == port))
+        });
+        let mac = reader.read(&place.field("mac"), MAC, mac);
+        let mut seen = Map::default();
+        let mut vips = Vec::new();
+        for place in reader.list(&place.field("vips")) {
+            let vip_id = reader.number(&place.field("id"), 1, ID);
+            let at = place.field("address");
+            let vip = reader.read(&at, "an IPv4 or IPv6 unicast address", address);
+            once(reader, &mut seen, &at, vip);
+            vips.extend(vip.zip(vip_id.map(|id| id as u32)));
+        }
+        if let (Some(id), Some(key), Some(port), Some(mac)) = (id, key, port, mac) {
+            tables.by_key.insert(key as u32, tables.servers.len() as u32);
+            tables.servers.push(Server { id: id as u32, port: port as u16, mac, vips });
+        }
+    }
+    tables
+}

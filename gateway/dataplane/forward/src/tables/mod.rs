@@ -1,0 +1,240 @@
+//! The tables of a node: checked when they are made, read-only afterwards, shared by its workers.
+
+mod check;
+mod read;
+
+use std::fmt;
+use std::sync::Arc;
+
+use tgw_contract::colour::{ColourKey, Prefix};
+use tgw_contract::Role;
+use tgw_wire::ethernet::Mac;
+
+use crate::hash::Map;
+use crate::maglev::Maglev;
+
+/// One thing that is wrong with the tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where, as in `clb.vips[0].listeners[1].port`.
+    pub path: String,
+    /// What should stand there.
+    pub expected: String,
+    /// What stands there.
+    pub found: String,
+}
+
+/// The tables are wrong; nothing of them was applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Everything that is wrong.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(out, "{separator}{}: expected {}, found {}", problem.path, problem.expected, problem.found)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// How packets are wrapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encap {
+    /// Generic Routing Encapsulation.
+    Gre,
+    /// VXLAN.
+    Vxlan,
+}
+
+/// One port of the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its number.
+    pub index: u16,
+    /// Its own address.
+    pub mac: Mac,
+    /// The router behind it; `None` while it is not known: nothing can be sent there.
+    pub next_hop_mac: Option<Mac>,
+    /// Largest packet behind the Ethernet header [bytes].
+    pub mtu: u16,
+    /// Addresses of the host's own stack, mapped: their frames are not ours.
+    pub host_addresses: Vec<u128>,
+}
+
+/// Where a tunnel ends, and how to wrap for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its address, mapped.
+    pub address: u128,
+    /// How to wrap.
+    pub encap: Encap,
+    /// Names the real server (GRE key, VXLAN VNI).
+    pub key: Option<u32>,
+}
+
+/// One public address.
+#[derive(Clone, Debug)]
+pub(crate) struct Binding {
+    pub(crate) vip_id: u32,
+    pub(crate) public: u128,
+    pub(crate) private: u128,
+    pub(crate) service: u128,
+}
+
+/// What an EIP node knows.
+#[derive(Debug, Default)]
+pub(crate) struct EipTables {
+    pub(crate) bindings: Vec<Binding>,
+    pub(crate) by_public: Map<u128, u32>,
+    pub(crate) by_private: Map<u128, u32>,
+}
+
+/// A real server, as an LD sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Backend {
+    pub(crate) id: u32,
+    pub(crate) weight: u32,
+    pub(crate) endpoint: Endpoint,
+}
+
+/// A protocol and port of a VIP.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) backends: Vec<Backend>,
+    /// `None` when no backend has a weight.
+    pub(crate) maglev: Option<Arc<Maglev>>,
+}
+
+impl Listener {
+    pub(crate) fn backend(&self, id: u32) -> Option<&Backend> {
+        self.backends.iter().find(|backend| backend.id == id)
+    }
+}
+
+/// A virtual address, as an LD sees it.
+#[derive(Debug)]
+pub(crate) struct Vip {
+    pub(crate) id: u32,
+    pub(crate) new_flows_per_s: Option<u32>,
+}
+
+/// What an LD knows.
+#[derive(Debug)]
+pub(crate) struct ClbTables {
+    pub(crate) reply_to: Endpoint,
+    pub(crate) vips: Vec<Vip>,
+    pub(crate) by_address: Map<u128, u32>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) by_service: Map<u64, u32>,
+}
+
+impl ClbTables {
+    pub(crate) fn vip(&self, address: u128) -> Option<u32> {
+        self.by_address.get(&address).copied()
+    }
+
+    pub(crate) fn listener(&self, vip: u32, protocol: u8, port: u16) -> Option<&Listener> {
+        let index = *self.by_service.get(&service_key(vip, protocol, port))?;
+        self.listeners.get(index as usize)
+    }
+}
+
+fn service_key(vip: u32, protocol: u8, port: u16) -> u64 {
+    u64::from(vip) << 32 | u64::from(protocol) << 16 | u64::from(port)
+}
+
+/// A real server, as its host sees it.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) id: u32,
+    pub(crate) port: u16,
+    pub(crate) mac: Mac,
+    /// Address and id.
+    pub(crate) vips: Vec<(u128, u32)>,
+}
+
+impl Server {
+    pub(crate) fn vip_id(&self, address: u128) -> Option<u32> {
+        self.vips.iter().find(|(vip, _)| *vip == address).map(|(_, id)| *id)
+    }
+}
+
+/// What a vSwitch knows.
+#[derive(Debug, Default)]
+pub(crate) struct VswitchTables {
+    pub(crate) servers: Vec<Server>,
+    pub(crate) by_key: Map<u32, u32>,
+}
+
+impl VswitchTables {
+    pub(crate) fn server(&self, key: u32) -> Option<&Server> {
+        self.servers.get(*self.by_key.get(&key)? as usize)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum Section {
+    Eip(EipTables),
+    Clb(ClbTables),
+    Vswitch(VswitchTables),
+}
+
+/// The port towards the fabric.
+pub(crate) const FABRIC: u16 = 0;
+/// An EIP node's port towards clients.
+pub(crate) const EDGE: u16 = 1;
+
+/// The tables.
+#[derive(Debug)]
+pub struct Tables {
+    pub(crate) epoch: u64,
+    pub(crate) role: Role,
+    pub(crate) ports: Vec<Port>,
+    /// Place in `ports` by number.
+    pub(crate) port_places: Map<u32, u32>,
+    pub(crate) local: u128,
+    pub(crate) encap: Encap,
+    pub(crate) key: ColourKey,
+    pub(crate) reserved: Vec<Prefix>,
+    pub(crate) section: Section,
+}
+
+impl Tables {
+    /// Check the tables in `text` for a node of this role. `ConfigError` with everything that is wrong.
+    pub fn from_json(text: &str, role: Role) -> Result<Self, ConfigError> {
+        check::tables(text, role)
+    }
+
+    /// Their epoch.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The ports.
+    #[must_use]
+    pub fn ports(&self) -> &[Port] {
+        &self.ports
+    }
+
+    /// One port.
+    #[must_use]
+    pub fn port(&self, index: u16) -> Option<&Port> {
+        // Ports are few and mostly stand at their own number.
+        match self.ports.get(usize::from(index)) {
+            Some(port) if port.index == index => Some(port),
+            _ => self.ports.get(*self.port_places.get(&u32::from(index))? as usize),
+        }
+    }
+
+    /// Whether an address (mapped) is one that probes come from.
+    pub(crate) fn is_reserved(&self, address: u128) -> bool {
+        self.reserved.iter().any(|prefix| prefix.contains(address))
+    }
+}

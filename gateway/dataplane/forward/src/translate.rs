@@ -1,0 +1,81 @@
+//! Changing an address of a packet in place, with every checksum that covers it.
+
+use tgw_wire::checksum::Delta;
+use tgw_wire::{icmpv4, icmpv6, ipv4, ipv6, protocol, tcp, udp};
+
+use crate::packet::{to_v4, to_v6, Kind, Packet};
+
+/// Which address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Src,
+    Dst,
+}
+
+/// Give the packet in `bytes` another address, of its own IP version. The transport checksum follows; a UDP checksum of
+/// zero stays zero.
+pub(crate) fn set_address(bytes: &mut [u8], packet: &Packet, end: End, address: u128) {
+    let delta = set_ip(bytes.get_mut(packet.l3..packet.end).unwrap_or_default(), packet.version, end, address);
+    let upper = bytes.get_mut(packet.l4..packet.end).unwrap_or_default();
+    match (packet.kind, packet.version) {
+        (Kind::Tcp, _) => tcp::Packet::new_unchecked(upper).adjust(delta),
+        (Kind::Udp, _) => udp::Packet::new_unchecked(upper).adjust(delta),
+        // ICMPv4 has no pseudo header.
+        (Kind::Error, 6) => icmpv6::Packet::new_unchecked(upper).adjust(delta),
+        _ => {}
+    }
+}
+
+/// Give the packet that an ICMP error quotes another address: its checksums and the error's own follow.
+pub(crate) fn set_quoted_address(bytes: &mut [u8], packet: &Packet, end: End, address: u128) {
+    let quoted = &packet.quoted;
+    let region = bytes.get_mut(quoted.l3..packet.end).unwrap_or_default();
+    let before = checksum(region, packet.version);
+    let moved = set_ip(region, packet.version, end, address);
+    let after = checksum(region, packet.version);
+    let mut delta = moved.replace_word(before, after);
+    if let Some(upper) = bytes.get_mut(quoted.l4..packet.end) {
+        let (at, is_tcp) =
+            if quoted.tuple.protocol == protocol::TCP { (tcp::CHECKSUM_AT, true) } else { (udp::CHECKSUM_AT, false) };
+        let field = |upper: &[u8]| upper.get(at..at + 2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
+        if let Some(old) = field(upper) {
+            if is_tcp {
+                tcp::Packet::new_unchecked(&mut *upper).adjust(moved);
+            } else {
+                udp::Packet::new_unchecked(&mut *upper).adjust(moved);
+            }
+            delta = delta.replace_word(old, field(upper).unwrap_or(old));
+        }
+    }
+    let message = bytes.get_mut(packet.l4..packet.end).unwrap_or_default();
+    if packet.version == 4 {
+        icmpv4::Packet::new_unchecked(message).adjust(delta);
+    } else {
+        icmpv6::Packet::new_unchecked(message).adjust(delta);
+    }
+}
+
+fn set_ip(bytes: &mut [u8], version: u8, end: End, address: u128) -> Delta {
+    if version == 4 {
+        let mut ip = ipv4::Packet::new_unchecked(bytes);
+        match end {
+            End::Src => ip.set_src(to_v4(address)),
+            End::Dst => ip.set_dst(to_v4(address)),
+        }
+    } else {
+        let mut ip = ipv6::Packet::new_unchecked(bytes);
+        match end {
+            End::Src => ip.set_src(to_v6(address)),
+            End::Dst => ip.set_dst(to_v6(address)),
+        }
+    }
+}
+
+/// The header checksum; IPv6 has none, which then never changes.
+fn checksum(bytes: &[u8], version: u8) -> u16 {
+    if version == 4 {
+        ipv4::Packet::new_unchecked(bytes).checksum()
+    } else {
+        0
+    }
+}

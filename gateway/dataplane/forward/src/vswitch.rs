@@ -1,0 +1,160 @@
+//! The vSwitch on a host of real servers: requests out of the tunnel to the server, replies back to the LD that sent.
+
+use tgw_contract::{DropReason, Hop};
+use tgw_wire::tcp;
+
+use crate::connection::{self, Sender};
+use crate::flow::{FlowTable, Full};
+use crate::hash::Map;
+use crate::packet::Kind;
+use crate::runner::{Context, Stage};
+use crate::tables::{Endpoint, Section, Tables, VswitchTables};
+use crate::tunnel::{age, deliver, wrap};
+use crate::work::Work;
+use crate::{FlowCounters, Frame, Nanos, Options};
+
+const SWEEP_PARTS: usize = 32;
+/// LDs that a host can learn: far more than send to it.
+const MOST_LDS: usize = 65_536;
+
+pub(crate) struct Vswitch {
+    flows: FlowTable,
+    /// Outer sources that were learned; a flow names its LD by place.
+    lds: Vec<u128>,
+    places: Map<u128, u32>,
+}
+
+impl Vswitch {
+    pub(crate) fn new(options: &Options) -> Self {
+        let flows = FlowTable::new(options.flow_capacity, options.seed);
+        Self { flows, lds: Vec::new(), places: Map::default() }
+    }
+}
+
+impl Stage for Vswitch {
+    fn take_tables(&mut self, _: &Tables) {}
+
+    fn advance(&mut self, now: Nanos) {
+        self.flows.advance(now / 1_000_000_000);
+    }
+
+    fn prepare(&mut self, work: &mut Work) {
+        work.flow = match (work.hop, work.is_error()) {
+            (Hop::VswIn, false) => work.packet.tuple,
+            (Hop::VswIn, true) => work.packet.quoted.tuple.reversed(),
+            (_, false) => work.packet.tuple.reversed(),
+            (_, true) => work.packet.quoted.tuple,
+        };
+        work.hash = self.flows.hash(&work.flow);
+        self.flows.prefetch(work.hash);
+    }
+
+    fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, DropReason> {
+        let tables = context.tables;
+        let Section::Vswitch(vswitch) = &tables.section else { return Err(DropReason::NoConfig) };
+        work.left = (work.packet.tuple.src, work.packet.tuple.dst);
+        match work.hop {
+            Hop::VswIn => self.request(context, vswitch, frame, work),
+            _ => self.reply(context, vswitch, frame, work),
+        }
+    }
+
+    fn counters(&self) -> FlowCounters {
+        self.flows.counters()
+    }
+
+    fn sweep(&mut self) {
+        self.flows.sweep(SWEEP_PARTS);
+    }
+}
+
+impl Vswitch {
+    fn request(
+        &mut self,
+        context: &mut Context<'_>,
+        vswitch: &VswitchTables,
+        frame: &mut Frame,
+        work: &mut Work,
+    ) -> Result<u16, DropReason> {
+        let key = work.outer.key.ok_or(DropReason::TunnelDecapFail)?;
+        let server = vswitch.server(key).ok_or(DropReason::NoBackend)?;
+        work.server_id = server.id;
+        let vip_id = server.vip_id(work.packet.tuple.dst).ok_or(DropReason::NoVip)?;
+        // An error must be about what this very address sent.
+        if context.is_hidden(vip_id) || work.is_error() && work.packet.quoted.tuple.src != work.packet.tuple.dst {
+            return Err(DropReason::NoVip);
+        }
+        work.vip_id = vip_id;
+        age(frame, &work.packet)?;
+        if !work.is_error() {
+            self.learn(work, key).map_err(|Full| DropReason::ConnTableFull)?;
+        }
+        let port = context.tables.port(server.port).ok_or(DropReason::NoRoute)?;
+        deliver(frame, work, port, Some(server.mac))
+    }
+
+    fn reply(
+        &mut self,
+        context: &mut Context<'_>,
+        vswitch: &VswitchTables,
+        frame: &mut Frame,
+        work: &mut Work,
+    ) -> Result<u16, DropReason> {
+        let vip = work.packet.tuple.src;
+        let mut servers = vswitch.servers.iter().filter(|server| server.port == frame.port);
+        work.vip_id = servers.find_map(|server| server.vip_id(vip)).ok_or(DropReason::NoVip)?;
+        if context.is_hidden(work.vip_id) {
+            work.vip_id = 0;
+            return Err(DropReason::NoVip);
+        }
+        let found = self.flows.find(work.hash, &work.flow).ok_or(DropReason::NoFlow)?;
+        let value = self.flows.value(found);
+        let (key, place) = ((value >> 32) as u32, value as u32);
+        let server = vswitch.server(key).filter(|server| server.port == frame.port).ok_or(DropReason::NoFlow)?;
+        let address = self.lds.get(place as usize).copied().ok_or(DropReason::NoFlow)?;
+        if work.is_error() && work.flow.dst != vip {
+            return Err(DropReason::NoFlow);
+        }
+        work.server_id = server.id;
+        age(frame, &work.packet)?;
+        if !work.is_error() {
+            let state = self.flows.state(found);
+            let state = connection::next(state, work.flow.protocol, work.packet.tcp_flags, Sender::Server);
+            self.flows.set(found, state, value, connection::timeout(state));
+        }
+        wrap(context, frame, work, &Endpoint { address, encap: context.tables.encap, key: Some(key) })
+    }
+
+    /// Remember which LD sent this flow, so that replies go back to it.
+    fn learn(&mut self, work: &Work, key: u32) -> Result<(), Full> {
+        let flags = work.packet.tcp_flags;
+        let found = self.flows.find(work.hash, &work.flow);
+        if found.is_none() && work.packet.kind == Kind::Tcp && flags & tcp::RST != 0 {
+            return Ok(());
+        }
+        let value = u64::from(key) << 32 | u64::from(self.place(work.outer.src)?);
+        let before = found.map_or(0, |found| self.flows.state(found));
+        let state = connection::next(before, work.flow.protocol, flags, Sender::Client);
+        let timeout = connection::timeout(state);
+        match found {
+            Some(found) => self.flows.set(found, state, value, timeout),
+            None => {
+                self.flows.insert(work.hash, &work.flow, state, value, timeout)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, ld: u128) -> Result<u32, Full> {
+        if let Some(place) = self.places.get(&ld) {
+            return Ok(*place);
+        }
+        if self.lds.len() >= MOST_LDS {
+            return Err(Full);
+        }
+        let place = self.lds.len() as u32;
+        self.lds.push(ld);
+        self.places.insert(ld, place);
+        Ok(place)
+    }
+}
