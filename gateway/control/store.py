@@ -50,7 +50,8 @@ class Store:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=5)
+            # One event loop uses it, in whichever thread that loop runs.
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=5, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = WAL")
             # An answer is given after the write is on the disk, not before.
             self._db.execute("PRAGMA synchronous = FULL")
