@@ -1,0 +1,1 @@
+"""Grafana dashboards as code: built into committed JSON, provisioned from files or published through Grafana's API."""
