@@ -11,7 +11,7 @@ import typer
 
 from cli.output import Json, Steps, console, guarded, say_json, table
 from lab import faults, observe, region
-from lab.state import BadInput, Run
+from lab.state import FABRIC_MODE, NAMESPACES, BadInput, Run
 from lab.topology import Topology
 
 app = typer.Typer(no_args_is_help=True, help="A whole region in network namespaces on this machine (needs root).")
@@ -40,6 +40,9 @@ def up(
     prefix: Annotated[str, typer.Option(help="Prefix of the namespaces' names.")] = "tgw-",
     fresh: Annotated[bool, typer.Option("--fresh", help="Take down what is up and start anew.")] = False,
     traffic: Annotated[bool, typer.Option(help="Start HTTP clients too.")] = False,
+    fabric: Annotated[
+        bool, typer.Option("--fabric", help="Simulated links, routers and hosts in one process: needs no root.")
+    ] = False,
     directory: Directory = None,
 ) -> None:
     """Bring the region up; says so and changes nothing when it is up already."""
@@ -47,9 +50,9 @@ def up(
     parts = [p for p in region.ALL_PARTS if traffic or p != "traffic"]
     topology = Topology(region.named_size(size), prefix)
     with Steps(not json_) as steps:
-        lab, made = region.up(run_at(directory), topology, steps, parts, fresh)
+        lab, made = region.up(run_at(directory), topology, steps, parts, fresh, FABRIC_MODE if fabric else NAMESPACES)
     if json_:
-        say_json({"up": True, "made": made, "addresses": lab.addresses, "nodes": lab.topology.nodes})
+        say_json({"up": True, "made": made, "mode": lab.mode, "addresses": lab.addresses, "nodes": lab.topology.nodes})
         return
     console().print("The region is up." if made else "The region is up already; nothing was changed.")
     console().print(table(["what", "where"], lab.addresses.items()))

@@ -49,9 +49,11 @@ def run(place: Run, out: Path, keep: bool = False, as_json: bool = False, fabric
     Without root or namespaces (or with `fabric`) the same story is told over the in-process fabric, after one line that
     says so.
     """
-    why_not = "asked to" if fabric else namespaces.supported()
+    why_not = "as asked for" if fabric else namespaces.supported()
     if why_not:
-        Screen(as_json).note(f"{why_not}; the story runs over the in-process fabric instead.")
+        Screen(as_json).note(
+            f"{why_not}; the story runs over the in-process fabric: simulated links, routers and hosts, no real packets."
+        )
         return tell(place, out, keep, as_json, FABRIC_MODE)
     return tell(place, out, keep, as_json, NAMESPACES)
 
@@ -142,7 +144,8 @@ def _tell(lab: Lab, screen: Screen, deadline: Deadline, report: dict[str, Any], 
         time.sleep(QUIET_S)
         seconds = time.monotonic() - at
         report["idle_cpu_percent"] = round(observe.cpu_share(before, observe.cpu_ticks(lab), seconds), 1)
-        report["idle_nodes"] = len(before)
+        # The fabric's one process is all nodes, and their routers, hosts and probers.
+        report["idle_nodes"] = len(lab.topology.nodes) if lab.simulated else len(before)
         tail = observe.Tail([lab.run.traffic(c) for c in lab.topology.clients])
         if lab.simulated:
             region.start_simulated_traffic(lab.run)

@@ -11,24 +11,21 @@ from lab.fabric.process import ENVIRONMENT_PREFIX, Process, Settings
 from service import logs, settings
 
 
-async def _main(config: Settings) -> None:
-    await Process(config).serve()
-
-
 def main(arguments: Sequence[str]) -> int:
-    """Run until SIGTERM. Status 2: settings refused; 1: a file or socket that cannot be made."""
+    """Run until SIGTERM. Status 2: settings refused; 1: the region cannot be made of them."""
     if len(arguments) != 1:
         print("usage: python -m lab.fabric CONFIG.toml", file=sys.stderr)
         return 2
     try:
         config = settings.load(arguments[0], Settings, ENVIRONMENT_PREFIX)
         logs.configure("fabric", config.log_level)
-        asyncio.run(_main(config))
+        process = Process(config)
     except DocumentError as error:
         settings.refuse(error)
     except (OSError, ValueError) as error:
         print(f"{arguments[0]}: {error}", file=sys.stderr)
         return 1
+    asyncio.run(process.serve())
     return 0
 
 
