@@ -69,7 +69,9 @@ fn tables() -> Arc<Tables> {
         "probe": {"reserved": ["198.18.0.0/16"], "key": "000102030405060708090a0b0c0d0e0f"},
         "eip": {"anycast": "10.3.255.1", "bindings": []}, "routes": [], "edge_routes": [],
         "ports": [{"index": 0, "interface": "fabric0", "mac": "02:00:00:00:00:01",
-                   "next_hop_mac": "02:00:00:00:00:02", "mtu": 1600, "host_addresses": []}]}"#;
+                   "next_hop_mac": "02:00:00:00:00:02", "mtu": 1600, "host_addresses": []},
+                  {"index": 1, "interface": "edge0", "mac": "02:00:00:00:01:01",
+                   "next_hop_mac": "02:00:00:00:01:02", "mtu": 1500, "host_addresses": []}]}"#;
     Arc::new(Tables::from_json(text, Role::Eip).unwrap())
 }
 
