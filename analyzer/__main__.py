@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import sqlite3
 import sys
@@ -41,6 +42,9 @@ def main(arguments: list[str]) -> int:
     try:
         config = settings.load(arguments[0], Settings, ENVIRONMENT_PREFIX)
         logs.configure("analyzer", config.log_level)
+        # The driver writes a traceback for every attempt during an outage; the shell says it once.
+        logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+        logging.getLogger("urllib3").setLevel(logging.CRITICAL)
         asyncio.run(serve(config))
     except DocumentError as error:
         settings.refuse(error)

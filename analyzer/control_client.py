@@ -17,9 +17,12 @@ MOVING = ("planned", "configuring", "announcing")
 class ControlClient:
     """An HTTP client of control. Close it with `aclose`."""
 
-    def __init__(self, url: str, token_file: Path | None, timeout_s: float) -> None:
+    def __init__(
+        self, url: str, token_file: Path | None, timeout_s: float, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        """`transport`: another way than the network, for tests."""
         self._token_file = token_file
-        self._http = httpx.AsyncClient(base_url=url, timeout=timeout_s, trust_env=False)
+        self._http = httpx.AsyncClient(base_url=url, timeout=timeout_s, trust_env=False, transport=transport)
         self.error = ""
 
     async def aclose(self) -> None:
@@ -72,7 +75,8 @@ class ControlClient:
             document = answer.json()
         except ValueError:
             document = {}
-        return Answer(request, answer.status_code, document if isinstance(document, dict) else {}, answer.text[:300])
+        problem = "" if answer.is_success else answer.text[:300]
+        return Answer(request, answer.status_code, document if isinstance(document, dict) else {}, problem)
 
 
 def parse(at_ns: int, nodes: Any, placement: Any, migrations: Any, rails: Any) -> ControlView:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from analyzer import feeds as feed_states
 from analyzer.collapse import NodeReport
 from analyzer.endpoints import off_the_path
 from analyzer.feeds import Feeds
@@ -101,16 +100,10 @@ class Context:
     feed_faults: set[str]  # nodes whose feed is lost
 
 
-def capacity(cluster: str, context: Context, but: Iterable[str] = ()) -> tuple[float, float]:
-    """What the living nodes of a cluster can carry, and what its VIPs demand. `but`: nodes not to count."""
-    situation = context.situation
-    region, out = situation.region, set(but)
-    live = 0.0
-    for node in situation.expected_members(cluster):
-        report = context.reports.get(node)
-        stopped = context.feeds.status(node) in (feed_states.STALE, feed_states.ENDED)
-        if node not in out and not stopped and not (report is not None and report.verdict == "down"):
-            live += region.nodes[node].capacity
+def capacity(cluster: str, situation: Situation, down: Iterable[str]) -> tuple[float, float]:
+    """What a cluster's nodes can carry without those that are down, and what its VIPs demand."""
+    region, out = situation.region, set(down)
+    live = sum(region.nodes[n].capacity for n in situation.expected_members(cluster) if n not in out)
     return live, sum(region.vips[v].demand for v in situation.vips_of(cluster))
 
 
@@ -161,7 +154,14 @@ class Remedy:
             return []
         if now < incident.remedy.get("next_ns", 0):
             return []
-        decision = decide(incident, context)
+        # Only what an incident has confirmed counts as down; a feed that ended is no such word.
+        down = {
+            n
+            for i in self._book.incidents.values()
+            if i.family in ("node_down", "cluster_down") and not i.cleared
+            for n in i.named_nodes
+        }
+        decision = decide(incident, context, down)
         self._say(incident, now, decision)
         if decision.what == "no_action":
             if incident.state == OPEN:
@@ -372,8 +372,11 @@ def clean(incident: Incident, context: Context) -> tuple[bool, str]:
     return True, f"{sum(count.values())} probes of its {len(wanted)} VIPs were clean for two periods"
 
 
-def decide(incident: Incident, context: Context) -> Decision:
-    """Whether to ask for a migration now: every rail on this side, in order, each with its reason."""
+def decide(incident: Incident, context: Context, down: Iterable[str]) -> Decision:
+    """Whether to ask for a migration now: every rail on this side, in order, each with its reason.
+
+    `down`: nodes that incidents have found to be down.
+    """
     situation = context.situation
     region, policy = situation.region, situation.region.policy
     rails = situation.view.rails
@@ -401,7 +404,7 @@ def decide(incident: Incident, context: Context) -> Decision:
         reason = f"jitter of {incident.subject}: {incident.summary}"
     else:
         mode = rails.get("on_crash", policy.on_crash)
-        live, demand = capacity(cluster.name, context, incident.named_nodes)
+        live, demand = capacity(cluster.name, situation, {*down, *incident.named_nodes})
         if mode == "report":
             return Decision("no_action", "policy on_crash: report")
         if mode == "migrate_below_capacity" and live >= demand:

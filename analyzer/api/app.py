@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal, Protocol
 
 from fastapi import FastAPI, HTTPException, Path, Query
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
@@ -27,7 +28,7 @@ Limit = Annotated[int, Query(ge=1, le=5000)]
 Nanoseconds = Annotated[int, Query(ge=0, lt=2**63)]
 State = Literal["open", "acting", "verifying", "closed", "active"]
 Outcome = Literal["answered", "refused", "dropped", "silent", "unexplained", "unknown_feed", "unsent"]
-_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}")
+_NUMBER = r"^(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})$"
 
 
 class Shell(Protocol):
@@ -40,15 +41,24 @@ class Shell(Protocol):
 
 
 def probe_number(text: str) -> int:
-    """A probe id from its decimal or 0x form; HTTPException 422."""
-    if not _NUMBER.fullmatch(text) or (number := int(text, 0 if text[:2] in ("0x", "0X") else 10)) >= 1 << 64:
+    """A probe id from its decimal or 0x form; HTTPException 422 or 404."""
+    if not re.match(_NUMBER, text) or not text.isascii():
         raise HTTPException(422, f"probe_id: expected a 64-bit number, decimal or 0x hexadecimal, got {text[:40]!r}")
+    number = int(text, 16 if text[:2] in ("0x", "0X") else 10)
+    if number >= 1 << 64:
+        raise HTTPException(404, f"no probe {number}: probe ids have 64 bits")
     return number
 
 
 def build(engine: Engine, shell: Shell) -> FastAPI:
     """The ASGI application."""
-    app = FastAPI(title="tgw analyzer", version="1", summary="Incidents, nodes, probes and why", redoc_url=None)
+    app = FastAPI(
+        title="tgw analyzer",
+        version="1",
+        summary="Incidents, nodes, probes and why",
+        redoc_url=None,
+        responses={422: {"description": "the request is not understood", "model": documents.Problem}},
+    )
     registry = CollectorRegistry()
     registry.register(EngineMetrics(engine))
     problem: dict[int | str, dict[str, Any]] = {
@@ -111,7 +121,7 @@ def build(engine: Engine, shell: Shell) -> FastAPI:
 
     @app.get("/v1/probes/{probe_id}", responses=problem)
     async def probe(
-        probe_id: Annotated[str, Path(description="decimal, or hexadecimal with 0x", max_length=32)],
+        probe_id: Annotated[str, Path(description="decimal, or hexadecimal with 0x", max_length=32, pattern=_NUMBER)],
     ) -> dict[str, Any]:
         """The journey of one probe, hop by hop, and the ledger's verdict."""
         number = probe_number(probe_id)
@@ -161,7 +171,7 @@ def build(engine: Engine, shell: Shell) -> FastAPI:
         """Every silence, or those that hold now."""
         return [s for s in engine.silences.values() if not active or s.active(engine.now_ns)]
 
-    @app.post("/v1/silences", status_code=201, responses={422: {"model": documents.Problem}})
+    @app.post("/v1/silences", status_code=201)
     async def add_silence(wanted: NewSilence) -> Silence:
         """Hold back the notifications of alerts whose labels match."""
         try:
@@ -187,9 +197,10 @@ def build(engine: Engine, shell: Shell) -> FastAPI:
         """Prometheus metrics."""
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    @app.exception_handler(404)
-    async def unknown(_: object, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"detail": error.detail}, 404)
+    @app.exception_handler(RequestValidationError)
+    async def not_understood(_: object, error: RequestValidationError) -> JSONResponse:
+        lines = [f"{'.'.join(str(x) for x in e['loc'][1:]) or e['loc'][0]}: {e['msg']}" for e in error.errors()]
+        return JSONResponse({"detail": "; ".join(lines)}, 422)
 
     return app
 

@@ -20,7 +20,7 @@ RECENT_NS = 60 * SECOND
 class Problem(BaseModel):
     """Why a request was not answered as wished."""
 
-    detail: Any
+    detail: str
 
 
 class Health(BaseModel):
@@ -161,4 +161,4 @@ def probes(engine: Engine, vip: int | None, outcome: str | None, since: int | No
         )
         if len(out) >= limit:
             break
-    return out
+    return sorted(out, key=lambda p: -int(p["sent_ns"]))

@@ -164,6 +164,8 @@ class Model:
         self._landing: list[tuple[int, int, str, Any]] = []
         self._order = 0
         self._read: list[Any] = []
+        self.remembers = False
+        self._stored: list[Any] = []
         self._next_feeds = start_ns
         self._count = 0
         period = int(document.probing.period_s * SECOND)
@@ -369,12 +371,20 @@ class Model:
                 self._land(at + 200_000_000, row)
                 self._land(at + 200_000_000, Batch(tap.node, 0, tap.boot, tap.landed))
 
+    def replay(self) -> None:
+        """The next reading gives everything that has ever landed, as to an analyzer that starts anew."""
+        for row in self._stored:
+            self._land(0, row)
+        self._stored = []
+
     def read(self, now: int) -> Rows | None:
         """What has landed by now, in no order, some of it again."""
         rows = Rows()
         fresh = []
         while self._landing and self._landing[0][0] <= now:
             fresh.append(heapq.heappop(self._landing)[3])
+        if self.remembers:
+            self._stored += fresh
         if self.duplicates:
             again = [r for r in self._read if self.rng.random() < self.duplicates]
             self._read = fresh
