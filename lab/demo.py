@@ -52,7 +52,7 @@ def run(place: Run, out: Path, keep: bool = False, as_json: bool = False, fabric
     why_not = "as asked for" if fabric else namespaces.supported()
     if why_not:
         Screen(as_json).note(
-            f"{why_not}; the story runs over the in-process fabric: simulated links, routers and hosts, no real packets."
+            f"{why_not}; the story runs over the in-process fabric: links, routers and hosts are simulated."
         )
         return tell(place, out, keep, as_json, FABRIC_MODE)
     return tell(place, out, keep, as_json, NAMESPACES)

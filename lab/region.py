@@ -111,7 +111,8 @@ def up(
             if found.simulated or len(namespaces.existing(topology.prefix)) >= len(found.topology.namespaces):
                 report(f"up already{f', but not running: {chr(44).join(dead)}' if dead else ''}", 1, 1)
                 return found, False
-        _clear(run, topology.prefix, report)
+        own = topology.prefix if mode == NAMESPACES else None
+        _clear(run, own or _earlier_prefix(run), report)
         run.make()
         state = State(
             "starting",
@@ -129,7 +130,7 @@ def up(
         try:
             addresses = _make(run, topology, report, parts, mode)
         except BaseException:
-            _clear(run, topology.prefix, quiet, keep_logs=True)
+            _clear(run, own, quiet, keep_logs=True)
             raise
         State(**(asdict(state) | {"phase": "up", "addresses": addresses})).write(run)
         return Lab(run, topology, addresses, mode), True
@@ -138,14 +139,21 @@ def up(
 def down(run: Run, report: Report = quiet, prefix: str | None = None) -> dict[str, Any]:
     """End every process and namespace of the run, and its directory; what was found. Works on any leftovers."""
     with locked(run):
-        try:
-            state = read_state(run)
-        except LabError:
-            state = None
-        return _clear(run, prefix or (state.prefix if state else "tgw-"), report)
+        return _clear(run, prefix or _earlier_prefix(run, "tgw-"), report)
 
 
-def _clear(run: Run, prefix: str, report: Report, keep_logs: bool = False) -> dict[str, Any]:
+def _earlier_prefix(run: Run, unknown: str | None = None) -> str | None:
+    """The prefix of the namespaces of what was up in the run; None when it had none, `unknown` when nobody knows."""
+    try:
+        state = read_state(run)
+    except LabError:
+        state = None
+    if state is None:
+        return unknown
+    return state.prefix if state.mode == NAMESPACES else None
+
+
+def _clear(run: Run, prefix: str | None, report: Report, keep_logs: bool = False) -> dict[str, Any]:
     pids = {p.pid for p in recorded(run).values() if alive(p)} | set(marked(run))
     report("ending processes", 0, 1)
     # Speakers first would withdraw routes in good order; the whole region goes, so all at once.
@@ -153,7 +161,7 @@ def _clear(run: Run, prefix: str, report: Report, keep_logs: bool = False) -> di
     later = stop(marked(run), 1.0)
     report("ending processes", 1, 1)
     # Without root none can be ours.
-    names = namespaces.destroy(prefix) if os.geteuid() == 0 else []
+    names = namespaces.destroy(prefix) if prefix is not None and os.geteuid() == 0 else []
     left = marked(run)
     if left:
         raise LabError(f"processes {left} could not be ended")
