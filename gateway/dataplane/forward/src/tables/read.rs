@@ -46,6 +46,7 @@ impl<'a> Place<'a> {
 
 impl Reader {
     pub(super) fn problem(&mut self, path: &str, expected: impl Into<String>, found: impl Into<String>) {
+        let path = if path.is_empty() { "(the whole document)" } else { path };
         self.problems.push(Problem { path: path.to_owned(), expected: expected.into(), found: found.into() });
     }
 

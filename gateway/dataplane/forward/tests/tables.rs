@@ -1,0 +1,144 @@
+//! Tables that are wrong are refused whole, with every problem named by its path.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use serde_json::{json, Value};
+use support::{plan, plans};
+use tgw_contract::Role;
+use tgw_forward::{ConfigError, Tables};
+
+fn check(role: Role, value: &Value) -> Vec<(String, String, String)> {
+    match Tables::from_json(&value.to_string(), role) {
+        Ok(_) => Vec::new(),
+        Err(ConfigError { problems }) => problems.into_iter().map(|p| (p.path, p.expected, p.found)).collect(),
+    }
+}
+
+fn good(role: Role) -> Value {
+    let plan = plan(4, 4, "gre");
+    match role {
+        Role::Eip => plan.eip_tables(),
+        Role::Clb => plan.clb_tables(),
+        Role::Vswitch => plan.vswitch_tables(),
+    }
+}
+
+/// One change of good tables, and the one path that it must be refused at.
+fn refused_at(role: Role, pointer: &str, wrong: Value, path: &str) {
+    let mut tables = good(role);
+    *tables.pointer_mut(pointer).unwrap() = wrong.clone();
+    let problems = check(role, &tables);
+    let paths: Vec<&str> = problems.iter().map(|(path, ..)| path.as_str()).collect();
+    assert_eq!(paths, [path], "{pointer} = {wrong}: {problems:?}");
+}
+
+#[test]
+fn good_tables_are_taken() {
+    for plan in plans() {
+        for (role, tables) in
+            [(Role::Eip, plan.eip_tables()), (Role::Clb, plan.clb_tables()), (Role::Vswitch, plan.vswitch_tables())]
+        {
+            let tables = Tables::from_json(&tables.to_string(), role).unwrap();
+            assert_eq!(tables.epoch(), 7);
+            assert_eq!(tables.ports().len(), if role == Role::Clb { 1 } else { 2 });
+        }
+    }
+    let mut empty = good(Role::Clb);
+    empty["clb"]["vips"] = json!([]);
+    assert!(check(Role::Clb, &empty).is_empty(), "a buffer cluster holds no VIP");
+}
+
+#[test]
+fn each_wrong_value_is_named_by_its_path() {
+    let clb = |pointer: &str, wrong: Value, path: &str| refused_at(Role::Clb, pointer, wrong, path);
+    clb("/epoch", json!(0), "epoch");
+    clb("/epoch", json!("7"), "epoch");
+    clb("/role", json!("eip"), "role");
+    clb("/tunnel/local", json!("0.0.0.0"), "tunnel.local");
+    clb("/tunnel/encap", json!("ipip"), "tunnel.encap");
+    clb("/probe/key", json!("0123"), "probe.key");
+    clb("/probe/reserved/0", json!("198.18.0.1/16"), "probe.reserved[0]");
+    clb("/ports/0/index", json!(1), "ports");
+    clb("/ports/0/mac", json!("ff:ff:ff:ff:ff:ff"), "ports[0].mac");
+    clb("/ports/0/next_hop_mac", json!("x"), "ports[0].next_hop_mac");
+    clb("/ports/0/mtu", json!(100), "ports[0].mtu");
+    clb("/ports/0/host_addresses/0", json!("10.0.0.256"), "ports[0].host_addresses[0]");
+    clb("/clb/reply_to", json!(null), "clb.reply_to");
+    clb("/clb/reply_to", json!("fd00::1"), "clb.reply_to");
+    clb("/clb/reply_encap", json!(1), "clb.reply_encap");
+    clb("/clb/vips", json!({}), "clb.vips");
+    clb("/clb/vips/0/id", json!(0), "clb.vips[0].id");
+    clb("/clb/vips/0/address", json!("224.0.0.1"), "clb.vips[0].address");
+    clb("/clb/vips/0/service", json!("::ffff:10.0.0.1"), "clb.vips[0].service");
+    clb("/clb/vips/0/new_flows_per_s", json!(0), "clb.vips[0].new_flows_per_s");
+    clb("/clb/vips/0/listeners/0/protocol", json!("sctp"), "clb.vips[0].listeners[0].protocol");
+    clb("/clb/vips/0/listeners/1/port", json!(65536), "clb.vips[0].listeners[1].port");
+    let backend = "/clb/vips/0/listeners/0/backends/0";
+    let at = "clb.vips[0].listeners[0].backends[0]";
+    clb(&format!("{backend}/id"), json!(-1), &format!("{at}.id"));
+    clb(&format!("{backend}/tunnel"), json!("nowhere"), &format!("{at}.tunnel"));
+    clb(&format!("{backend}/key"), json!(0), &format!("{at}.key"));
+    clb(&format!("{backend}/weight"), json!(1001), &format!("{at}.weight"));
+    refused_at(Role::Eip, "/ports/1/index", json!(2), "ports");
+    refused_at(Role::Eip, "/eip/anycast", json!([]), "eip.anycast");
+    refused_at(Role::Eip, "/eip/bindings/0/private", json!("fd64::1"), "eip.bindings[0].private");
+    refused_at(Role::Eip, "/eip/bindings/0/service", json!("fd04::1"), "eip.bindings[0].service");
+    refused_at(Role::Vswitch, "/vswitch/servers/0/mac", json!(null), "vswitch.servers[0].mac");
+    refused_at(Role::Vswitch, "/vswitch/servers/0/port", json!(2), "vswitch.servers[0].port");
+    refused_at(Role::Vswitch, "/vswitch/servers/0/vips/0/id", json!(0), "vswitch.servers[0].vips[0].id");
+}
+
+#[test]
+fn nothing_may_stand_twice() {
+    let twice = |role: Role, list: &str, path: &str| {
+        let mut tables = good(role);
+        let items = tables.pointer_mut(list).unwrap().as_array_mut().unwrap();
+        items.push(items[0].clone());
+        let problems = check(role, &tables);
+        assert!(problems.iter().any(|(found, ..)| found == path), "{problems:?}");
+    };
+    twice(Role::Clb, "/clb/vips", "clb.vips[1].id");
+    twice(Role::Clb, "/clb/vips", "clb.vips[1].address");
+    twice(Role::Clb, "/clb/vips/0/listeners", "clb.vips[0].listeners[2].port");
+    twice(Role::Clb, "/clb/vips/0/listeners/0/backends", "clb.vips[0].listeners[0].backends[1].id");
+    twice(Role::Clb, "/ports", "ports[1].index");
+    twice(Role::Eip, "/eip/bindings", "eip.bindings[1].public");
+    twice(Role::Eip, "/eip/bindings", "eip.bindings[1].private");
+    twice(Role::Vswitch, "/vswitch/servers", "vswitch.servers[1].key");
+}
+
+#[test]
+fn a_server_is_the_same_wherever_it_stands() {
+    let mut tables = good(Role::Clb);
+    tables["clb"]["vips"][0]["listeners"][1]["backends"][0]["key"] = json!(78);
+    let problems = check(Role::Clb, &tables);
+    assert_eq!(problems[0].0, "clb.vips[0].listeners[1].backends[0]");
+    assert!(problems[0].1.contains("clb.vips[0].listeners[0].backends[0]"), "{problems:?}");
+}
+
+#[test]
+fn a_vxlan_key_has_24_bits() {
+    for (encap, fine) in [("gre", true), ("vxlan", false)] {
+        let mut tables = plan(4, 4, encap).clb_tables();
+        for listener in tables["clb"]["vips"][0]["listeners"].as_array_mut().unwrap() {
+            listener["backends"][0]["key"] = json!(1 << 24);
+        }
+        assert_eq!(check(Role::Clb, &tables).is_empty(), fine);
+    }
+}
+
+#[test]
+fn all_problems_are_told_at_once_and_what_is_no_json_says_where() {
+    let problems = check(Role::Clb, &json!({"epoch": 1}));
+    for path in ["role", "tunnel.local", "tunnel.encap", "probe.key", "probe.reserved", "ports", "clb.vips"] {
+        assert!(problems.iter().any(|(found, ..)| found == path), "{path}: {problems:?}");
+    }
+    assert!(problems.iter().any(|(path, _, found)| path == "tunnel.local" && found == "nothing"));
+    for text in ["", "{", "[1, 2", "nonsense"] {
+        let error = Tables::from_json(text, Role::Eip).unwrap_err();
+        assert!(error.to_string().contains("line 1"), "{error}");
+    }
+    let error = Tables::from_json("[]", Role::Eip).unwrap_err();
+    assert_eq!(error.to_string(), "(the whole document): expected an object, found []");
+}
