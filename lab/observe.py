@@ -84,23 +84,27 @@ class Observer:
     def totals(self) -> dict[str, Any]:
         """How all probes ended and what became of all records; None for what cannot be known now."""
         ledger = self.get("analyzer", "/v1/ledger") or {}
-        offered = self.query(
-            "SELECT sum(cursor) AS written, sum(shipped) AS shipped, sum(lost) AS lost FROM (SELECT node, worker, "
-            "boot_id, max(write_cursor) AS cursor, max(shipped) AS shipped, max(lost) AS lost FROM tgw.feeds "
-            "GROUP BY node, worker, boot_id)"
+        lost = self.query(
+            "SELECT sum(lost) AS lost FROM "
+            "(SELECT node, worker, boot_id, max(lost) AS lost FROM tgw.feeds GROUP BY node, worker, boot_id)"
         )
         gone = self.query("SELECT sum(count) AS lost FROM tgw.losses")
-        stored = self.query(
-            "SELECT (SELECT count() FROM tgw.trace_points) + (SELECT count() FROM tgw.drop_points) "
-            "+ (SELECT count() FROM tgw.probes) AS rows"
-        )
+        # Counted with and without repetitions: a record that was shipped twice must be there once.
+        key = "(node, worker, boot_id, seq)"
+        counts = [
+            self.query(f"SELECT count() AS rows, uniqExact({key}) AS distinct FROM tgw.{table}")
+            for table in ("trace_points", "drop_points", "probes")
+        ]
+        known = [c[0] for c in counts if c]
+        rows = sum(int(c["rows"]) for c in known) if len(known) == len(counts) else None
+        distinct = sum(int(c["distinct"]) for c in known)
         return {
             "probes_total": ledger.get("probes_total"),
             "probes_unexplained": ledger.get("unexplained"),
             "probes_by_verdict": ledger or None,
-            "records_written": int(offered[0]["written"]) if offered else None,
-            "records_stored": int(stored[0]["rows"]) if stored else None,
-            "records_lost": int(offered[0]["lost"]) + int(gone[0]["lost"]) if offered and gone else None,
+            "records_written": rows,
+            "records_twice": None if rows is None else rows - distinct,
+            "records_lost": int(lost[0]["lost"]) + int(gone[0]["lost"]) if lost and gone else None,
         }
 
     def probes(self, since_ns: int) -> list[dict[str, Any]] | None:

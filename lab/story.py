@@ -133,6 +133,29 @@ class Act:
             latest = max(latest, min(clean))
         return latest
 
+    def recovered_ns(self) -> int | None:
+        """When every VIP with a failed request had answered one that began after its last failure; None before."""
+        last: dict[int, int] = {}
+        for request in self.requests:
+            if not request.ok and request.start_ns >= self.fault_ns:
+                last[request.vip_id] = max(last.get(request.vip_id, 0), request.start_ns)
+        good: dict[int, int] = {}
+        for request in self.requests:
+            if request.ok and request.start_ns > last.get(request.vip_id, request.start_ns):
+                good[request.vip_id] = min(good.get(request.vip_id, request.end_ns), request.end_ns)
+        return max(good.values()) if last and good.keys() == last.keys() else None
+
+    def closed_ns(self) -> int | None:
+        """When the last incident of the act closed; None while one is open or there is none."""
+        closed = [i.closed_ns for i in self.own_incidents()]
+        return max(c for c in closed if c) if closed and all(closed) else None
+
+    def resolved(self) -> Webhook | None:
+        """The first webhook that says that an incident of this act is over."""
+        ids = {i.id for i in self.own_incidents()}
+        mine = [w for w in self.webhooks if w.incident_id in ids and w.status == "resolved"]
+        return min(mine, key=lambda w: w.ts_ns, default=None)
+
     def webhook(self) -> Webhook | None:
         """The first webhook about an incident of this act."""
         ids = {i.id for i in self.own_incidents()}
@@ -148,6 +171,7 @@ class Act:
             and migration is not None
             and migration.get("state") in DONE_STATES
             and set(self.named()) >= set(self.nodes)
+            and self.closed_ns() is not None
         )
 
 
@@ -185,6 +209,8 @@ def report_of_act(act: Act) -> dict[str, Any]:
         "restored_after_s": act.after_s(restored),
         "webhook_delivered": hook is not None,
         "webhook_after_s": act.after_s(hook.ts_ns) if hook else None,
+        "requests_recovered_after_s": act.after_s(act.recovered_ns()),
+        "incident_closed_after_s": act.after_s(act.closed_ns()),
         "requests_total": len(mine),
         "requests_failed": len(failed),
         "requests_failed_after_restore": after,
@@ -222,6 +248,9 @@ def timeline(act: Act) -> list[Event]:
     hook = act.webhook()
     if hook:
         add(hook.ts_ns, "webhook received", f"{hook.status}")
+    resolved = act.resolved()
+    if resolved:
+        add(resolved.ts_ns, "webhook received", f"{resolved.status}")
     migration = act.migration()
     if migration:
         moves = migration.get("moves") or []
@@ -236,11 +265,9 @@ def timeline(act: Act) -> list[Event]:
                 add(clean.closed_ns, "first clean probe", f"{clean.prober}, VIP {clean.vip_id}")
     restored = act.restored_ns()
     add(restored, "restored", "every affected VIP and port answers its probes")
-    if failed and restored:
-        last = max(r.start_ns for r in failed)
-        good = [r.end_ns for r in act.requests if r.ok and r.end_ns >= last]
-        if good:
-            add(min(good), "requests recovered", f"{len(failed)} had failed")
+    recovered = act.recovered_ns()
+    if recovered:
+        add(recovered, "requests recovered", f"{len(failed)} had failed; every VIP that had failures answers again")
     return sorted(out, key=lambda e: e.ts_ns)
 
 
@@ -275,6 +302,7 @@ def verdict(report: dict[str, Any]) -> list[str]:
         hold(state in DONE_STATES, f"{name}: action: expected a finished migration, got {state}")
         hold(act["webhook_delivered"], f"{name}: webhook_delivered: expected true, got false")
         hold(act["requests_total"] > 0, f"{name}: requests_total: expected some, got 0")
+        hold(act["incident_closed_after_s"] is not None, f"{name}: incident_closed_after_s: expected a time, got None")
         after = act["requests_failed_after_restore"]
         hold(after == 0, f"{name}: requests_failed_after_restore: expected 0, got {after}")
     hold(report["probes_unexplained"] == 0, f"probes_unexplained: expected 0, got {report['probes_unexplained']}")
@@ -282,6 +310,8 @@ def verdict(report: dict[str, Any]) -> list[str]:
     hold(bool(total), f"probes_total: expected some, got {total}")
     hold(bool(report["records_written"]), f"records_written: expected some, got {report['records_written']}")
     hold(report["records_lost"] == 0, f"records_lost: expected 0, got {report['records_lost']}")
+    twice = report["records_twice"]
+    hold(twice == 0, f"records_twice: expected 0, got {twice}")
     cpu = report["idle_cpu_percent"]
     hold(
         cpu is not None and cpu < IDLE_CPU_PERCENT,

@@ -57,6 +57,7 @@ def act(**changes: Any) -> Act:
         request(0.5, "timeout", took_s=2),
         request(8.8, "timeout", took_s=2),
         request(10),
+        request(10.5, vip=2),
         request(13),
         request(20),
     ]
@@ -72,8 +73,8 @@ def act(**changes: Any) -> Act:
         "probes": probes,
         "incidents": [
             Incident("i-0", "crash", ["ld-b1"], at(-100), at(-50), "closed"),
-            Incident("i-1", "crash", ["ld-a1"], at(7), None, "open"),
-            Incident("i-2", "crash", ["ld-a2"], at(7.5), None, "open"),
+            Incident("i-1", "crash", ["ld-a1"], at(7), at(22), "closed"),
+            Incident("i-2", "crash", ["ld-a2"], at(7.5), at(23), "closed"),
         ],
         "migrations": [MIGRATION],
         "webhooks": [
@@ -94,7 +95,7 @@ def test_the_report_of_a_healed_fault() -> None:
     assert found["named_correctly"] is True
     assert found["restored_after_s"] == pytest.approx(12.51)
     assert (found["webhook_delivered"], found["webhook_after_s"]) == (True, 7.8)
-    assert (found["requests_total"], found["requests_failed"], found["requests_failed_after_restore"]) == (5, 2, 0)
+    assert (found["requests_total"], found["requests_failed"], found["requests_failed_after_restore"]) == (6, 2, 0)
     assert found["action"]["vips_moved"] == 2
     assert found["action"]["to_clusters"] == 2
     assert found["action"]["announced_after_s"] == 9.0
@@ -150,6 +151,23 @@ def test_an_act_ends_when_all_that_it_waits_for_has_happened() -> None:
     assert not act(incidents=act().incidents[:2]).finished()
 
 
+def test_requests_have_recovered_when_every_vip_that_failed_answers_again() -> None:
+    assert act().recovered_ns() == at(10.1)
+    both = [*act().requests, request(3, "timeout", vip=2)]
+    assert act(requests=both).recovered_ns() == at(10.6)
+    assert act(requests=[*both, request(21, "reset", vip=2)]).recovered_ns() is None
+    assert act(requests=[request(1)]).recovered_ns() is None
+
+
+def test_the_end_of_an_incident_is_seen_and_told() -> None:
+    done = act(webhooks=[*act().webhooks, Webhook(at(24), "i-1", "resolved")])
+    assert done.closed_ns() == at(23)
+    assert [e.detail for e in timeline(done) if e.what == "webhook received"] == ["firing", "resolved"]
+    still_open = [*act().incidents, Incident("i-3", "crash", ["ld-a1"], at(9), None, "open")]
+    assert act(incidents=still_open).closed_ns() is None
+    assert not act(incidents=still_open).finished()
+
+
 def test_the_timeline_is_in_the_order_of_things() -> None:
     events = timeline(act())
     assert [e.ts_ns for e in events] == sorted(e.ts_ns for e in events)
@@ -166,6 +184,8 @@ def test_the_timeline_is_in_the_order_of_things() -> None:
         "first clean probe",
         "restored",
         "migration done",
+        "incident closed",
+        "incident closed",
     ]
 
 
@@ -176,6 +196,7 @@ def report(**changes: Any) -> dict[str, Any]:
         "probes_unexplained": 0,
         "records_written": 1000,
         "records_lost": 0,
+        "records_twice": 0,
         "idle_cpu_percent": 12.0,
         "processes_left": [],
     } | changes
@@ -193,6 +214,7 @@ def test_a_good_report_holds() -> None:
         ({"probes_total": 0}, "probes_total: expected some, got 0"),
         ({"records_written": None}, "records_written: expected some, got None"),
         ({"records_lost": 1}, "records_lost: expected 0, got 1"),
+        ({"records_twice": 2}, "records_twice: expected 0, got 2"),
         ({"idle_cpu_percent": None}, "idle_cpu_percent: expected below 30, got None"),
         ({"idle_cpu_percent": 31.0}, "idle_cpu_percent: expected below 30, got 31.0"),
         ({"processes_left": [7]}, r"processes_left: expected none, got [7]"),
@@ -212,6 +234,7 @@ def test_each_number_that_does_not_hold_is_named(changes: dict[str, Any], expect
         ({"requests_failed_after_restore": 2}, "requests_failed_after_restore: expected 0, got 2"),
         ({"requests_total": 0}, "requests_total"),
         ({"action": None}, "action: expected a finished migration, got None"),
+        ({"incident_closed_after_s": None}, "incident_closed_after_s: expected a time, got None"),
     ],
 )
 def test_each_part_of_an_act_that_does_not_hold_is_named(change: dict[str, Any], expected: str) -> None:
