@@ -1,6 +1,8 @@
 //! Packets built by hand and a small region of three nodes, for the tests of the pipelines.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod seeds;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
