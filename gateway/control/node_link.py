@@ -31,24 +31,29 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """What the node passed on of its speaker. `written_ns`: wall time of its last word, None when it does not say."""
+    """What the node passed on of its speaker. `epoch`: of the tables whose routes it announces.
+
+    `written_ns`: wall time of its last word. Both None when it does not say.
+    """
 
     forwarding_alive: bool | None = None
     announced: tuple[str, ...] = ()
     edge_announced: tuple[str, ...] = ()
     written_ns: int | None = None
+    epoch: int | None = None
 
     @staticmethod
     def read(data: Any) -> Speaker:
         """From the `speaker` part of a status; whatever is not as it should be is unknown."""
         if not isinstance(data, dict):
             return Speaker()
-        alive, written = data.get("forwarding_alive"), data.get("written_ns")
+        alive, written, epoch = data.get("forwarding_alive"), data.get("written_ns"), data.get("epoch")
         return Speaker(
             alive if isinstance(alive, bool) else None,
             _texts(data.get("announced")),
             _texts(data.get("edge_announced")),
             written if isinstance(written, int) else None,
+            epoch if isinstance(epoch, int) else None,
         )
 
 
@@ -153,12 +158,17 @@ class NodeLink:
         return self._speaker
 
     def vips_announced(self, now_ns: int) -> frozenset[int]:
-        """The VIP ids whose service address its speaker announces."""
-        if self.wanted is None:
+        """The VIP ids whose service address its speaker announces, by a word that is later than what is wanted.
+
+        An earlier word may tell of routes that are on their way out.
+        """
+        if self.wanted is None or not self.acked:
             return frozenset()
-        announced = set(self.speaker(now_ns).announced)
-        routes = {**(self.held.routes if self.held is not None else {}), **self.wanted.desired.routes}
-        return frozenset(vip for vip, route in routes.items() if route in announced)
+        speaker = self.speaker(now_ns)
+        if speaker.epoch is not None and speaker.epoch != self.wanted.epoch:
+            return frozenset()
+        announced = set(speaker.announced)
+        return frozenset(vip for vip, route in self.wanted.desired.routes.items() if route in announced)
 
     def _compare(self) -> None:
         if self.wanted is None or self.epoch_acked is None:

@@ -47,7 +47,7 @@ class SpeakerSettings(Strict):
     session: Annotated[list[Session], Field(min_length=1)]
     poll_ms: int = Field(default=100, ge=10, le=1000)
     stale_ms: int = Field(default=500, ge=150, le=60_000)
-    status_ms: int = Field(default=1000, ge=100, le=60_000)
+    status_ms: int = Field(default=2000, ge=100, le=60_000)
     bfd_interval_ms: int = Field(default=300, ge=10, le=10_000)
     bfd_multiplier: int = Field(default=5, ge=2, le=50)
     hold_s: int = Field(default=9, ge=3, le=3600)

@@ -78,9 +78,14 @@ class Speaker:
         elif self._ready and self._told is not None:
             # Same routes, perhaps of a later epoch.
             self._told = decision
-        if changed or now_ns - self._asked_at >= self._settings.status_ms * 1_000_000:
+        if changed or now_ns - self._asked_at >= self._status_ns():
             self._ask(now_ns)
             self._write_status()
+
+    def _status_ns(self) -> int:
+        # Someone may be waiting for a session that is on its way.
+        up = all(state == "Established" for state in self._sessions.values())
+        return (self._settings.status_ms if up else min(500, self._settings.status_ms)) * 1_000_000
 
     def _wait(self, wake: int) -> bool:
         poll = select.poll()

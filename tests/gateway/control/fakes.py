@@ -90,6 +90,7 @@ class FakeNode:
     def status(self) -> dict[str, Any]:
         speaker = {
             "forwarding_alive": True,
+            "epoch": self.epoch,
             "announced": self.tables.get("routes", []) if self.announces else [],
             "edge_announced": self.tables.get("edge_routes", []) if self.announces else [],
         }

@@ -115,6 +115,17 @@ def test_the_speakers_word_is_unknown_when_old_or_from_a_silent_node():
     assert n.speaker(10 * S).forwarding_alive is None
 
 
+def test_an_earlier_word_of_the_speaker_proves_nothing():
+    n = link()
+    n.want(wanted(4, (1,), {1: "10.4.0.1/32"}))
+    n.on_status(status(3, epoch=3, announced=["10.4.0.1/32"]), 0)
+    assert n.vips_announced(0) == frozenset(), "not acknowledged yet"
+    n.on_pushed(n.wanted)
+    assert n.vips_announced(0) == frozenset(), "these are the routes of the epoch before"
+    n.on_status(status(4, epoch=4, announced=["10.4.0.1/32"]), 0)
+    assert n.vips_announced(0) == {1}
+
+
 @pytest.mark.parametrize("answer", [None, [], {"node": "other", "epoch": 3}, {}, "up"])
 def test_the_answer_of_somebody_else_is_a_miss(answer):
     n = link()
