@@ -92,18 +92,18 @@ class Observer:
         # Counted with and without repetitions: a record that was shipped twice must be there once.
         key = "(node, worker, boot_id, seq)"
         counts = [
-            self.query(f"SELECT count() AS rows, uniqExact({key}) AS distinct FROM tgw.{table}")
+            self.query(f"SELECT count() AS rows, uniqExact({key}) AS singles FROM tgw.{table}")
             for table in ("trace_points", "drop_points", "probes")
         ]
         known = [c[0] for c in counts if c]
         rows = sum(int(c["rows"]) for c in known) if len(known) == len(counts) else None
-        distinct = sum(int(c["distinct"]) for c in known)
+        singles = sum(int(c["singles"]) for c in known)
         return {
             "probes_total": ledger.get("probes_total"),
             "probes_unexplained": ledger.get("unexplained"),
             "probes_by_verdict": ledger or None,
             "records_written": rows,
-            "records_twice": None if rows is None else rows - distinct,
+            "records_twice": None if rows is None else rows - singles,
             "records_lost": int(lost[0]["lost"]) + int(gone[0]["lost"]) if lost and gone else None,
         }
 
