@@ -60,6 +60,12 @@ class Engine:
         if kept is not None:
             counted = [(p, b, f, list(a)) for p, b, f, a in kept["counted"]]
             self.ledger.load_counted(counted, kept["totals"])
+        # A first start learns from the past, but answers only for probes sent while it could see control as well.
+        self.ledger.since_ns = int(store.get("since_ns", 0))
+        if not self.ledger.since_ns:
+            self.ledger.since_ns = now_ns
+            store.put("since_ns", now_ns)
+            store.commit()
         # From which record time on the warehouse must be read at first.
         last = int(kept["at_ns"]) if kept is not None else now_ns
         self.read_from_ns = max(now_ns - LONGEST_BACK_NS, min(now_ns - BACK_NS, last - 30 * SECOND))

@@ -51,6 +51,7 @@ class Entry:
 
     __slots__ = (
         "added_ns",
+        "counted",
         "drops",
         "first_ns",
         "hops",
@@ -74,6 +75,7 @@ class Entry:
         self.probe: Probe | None = None
         self.probe_ns = 0  # when the prober's record was seen
         self.verdict: Verdict | None = None
+        self.counted = False
         self.vip_id = 0
         self.prober = ""
 
@@ -202,6 +204,7 @@ class Ledger:
         self.region = region
         self.feeds = feeds
         self.totals: Counter[str] = Counter()
+        self.since_ns = 0  # probes sent before are looked at, but not counted
         self.orphans = 0
         self.out_of_memory_ns = 0  # entries older than this are forgotten
         self._entries: dict[int, Entry] = {}
@@ -296,12 +299,13 @@ class Ledger:
             del self._waiting[entry.probe_id]
             verdict = judge(entry, self.region, self.feeds, complete)
             if entry.verdict is None:
-                if self._count(probe):
+                entry.counted = self._count(probe)
+                if entry.counted:
                     self.totals[verdict.kind] += 1
             elif entry.verdict.kind == verdict.kind:
                 entry.verdict = verdict
                 continue
-            else:
+            elif entry.counted:
                 self.totals[entry.verdict.kind] -= 1
                 self.totals[verdict.kind] += 1
             entry.verdict = verdict
@@ -321,6 +325,8 @@ class Ledger:
         return least
 
     def _count(self, probe: Probe) -> bool:
+        if probe.ts_ns < self.since_ns:
+            return False
         tap = (probe.prober, probe.boot_id)
         floor, ahead = self.counted.get(tap, 0), self._ahead.setdefault(tap, set())
         if probe.seq < floor or probe.seq in ahead:

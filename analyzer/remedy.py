@@ -304,6 +304,8 @@ class Remedy:
             self._book.move(incident, VERIFYING, now_ns, f"refused by rail {rail}")
         elif state in ("done", "dry_run"):
             incident.remedy["status"] = "done"
+            if state == "dry_run":  # nothing was moved, so nothing counts as done
+                incident.remedy.pop("acted_ns", None)
             self._book.move(incident, VERIFYING, now_ns, f"migration {migration.get('id')} {state}; the probes decide")
         else:
             incident.remedy["status"] = "failed"

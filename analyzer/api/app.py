@@ -150,6 +150,7 @@ def build(engine: Engine, shell: Shell) -> FastAPI:
         """How all probes ended, since the analyzer's state began."""
         totals = engine.ledger.totals
         return documents.Totals(
+            since_ns=engine.ledger.since_ns,
             probes_total=sum(totals[k] for k in KINDS),
             **{k: totals[k] for k in KINDS},
             waiting=engine.ledger.pending(),

@@ -37,8 +37,9 @@ class Health(BaseModel):
 
 
 class Totals(BaseModel):
-    """How all probes ended."""
+    """How all probes ended that were sent since `since_ns`, when the analyzer's state began."""
 
+    since_ns: int
     probes_total: int
     answered: int
     refused: int

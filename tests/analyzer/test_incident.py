@@ -17,8 +17,8 @@ def test_fingerprints_are_stable_names() -> None:
 
 
 def test_a_restart_in_the_middle_of_an_incident_goes_on_without_duplicates(tmp_path: Path) -> None:
-    """The analyzer dies at every second of a story in turn; each time there is one incident, one action, one alert."""
-    for moment in range(1, 24, 2):
+    """The analyzer dies at another second of a story each time; each time there is one incident, one action, one alert."""
+    for moment in range(1, 24, 3):
         store = Store(tmp_path / f"{moment}.sqlite")
         story = Story(fleet(), store=store)
         story.model.remembers = True

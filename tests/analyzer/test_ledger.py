@@ -197,3 +197,20 @@ def test_old_probes_are_forgotten() -> None:
     ledger.close(START + 3600 * SECOND, SITUATION)
     assert ledger.get(7) is None
     assert ledger.orphans == 1
+
+
+def test_probes_from_before_the_beginning_are_looked_at_but_not_counted() -> None:
+    ledger = Ledger(REGION, feeds_landed())
+    ledger.since_ns = START + 1
+    ledger.add_probe(record(Outcome.SILENT), START)
+    ledger.close(START + 4 * SECOND, SITUATION)
+    entry = ledger.get(7)
+    assert entry is not None
+    assert entry.verdict is not None
+    assert entry.verdict.kind == "unexplained"
+    assert +ledger.totals == {}
+    for point in points(1):
+        ledger.add_point(point, START + 5 * SECOND)
+    ledger.close(START + 6 * SECOND, SITUATION)
+    assert entry.verdict.kind == "silent"
+    assert +ledger.totals == {}
