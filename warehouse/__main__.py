@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 
@@ -54,7 +55,11 @@ def main(arguments: list[str]) -> int:
         done = migrate.migrate(engine, Variant(database=settings.database, retention=settings.retention))
         log.info("warehouse.ready", revisions=done, port=settings.listen.port)
         app = Server(engine, accounts, settings.max_body_bytes).app
-        asyncio.run(listen.server(app, settings.listen).serve())
+        serving = listen.server(app, settings.listen)
+        # uvicorn ends in good order, then sends itself the signal again: that must not end us before the engine is shut.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.signal(signal.SIGINT, lambda *_: None)
+        asyncio.run(serving.serve())
     except migrate.SchemaError as error:
         print(f"{settings.state_dir / 'chdb'}: {error}", file=sys.stderr)
         return 2

@@ -15,14 +15,14 @@ _OUTSIDE = re.compile(
     r"^(file|filecluster|filesystem|url|urlcluster|executable|python|eval|input|sqlite|loop|merge|dictionary"
     r"|remote|remotesecure|cluster|clusterallreplicas|arrowstream|arrowflight|bigquery|cosn|oss|gcs|jdbc|odbc|mongodb"
     r"|mysql|postgresql|redis|ytsaurus|s3\w*|hdfs\w*|hudi\w*|iceberg\w*|deltalake\w*|paimon\w*|azureblobstorage\w*"
-    r"|fuzzjson|fuzzquery|mergetree\w*|prometheus\w*|timeseries\w*|viewexplain|catboostevaluate|hascolumnintable"
+    r"|fuzzjson|fuzzquery|prometheus\w*|viewexplain|catboostevaluate|hascolumnintable"
     r"|dict(get|has|isin)\w*|joinget\w*|getmacro|sleep|sleepeachrow|executable\w*|ai\w+|generatesql)$"
 )
 # What a reader may change of a query of its own: how the answer is written, and smaller limits' names.
 _READER_SETTINGS = re.compile(
     r"^(output_format_\w+|date_time_output_format|format_\w*_settings|extremes|result_overflow_mode|max_result_rows"
     r"|max_result_bytes|max_rows_to_read|max_bytes_to_read|limit|offset|use_query_cache|session_timezone"
-    r"|join_use_nulls|prefer_column_name_to_alias|final|log_comment|readonly)$"
+    r"|join_use_nulls|prefer_column_name_to_alias|final|log_comment)$"
 )
 _TOKEN = re.compile(
     r"""\s+|--[^\n]*|\#[!\x20][^\n]*|/\*.*?\*/       # space and comments

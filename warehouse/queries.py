@@ -92,6 +92,7 @@ class IncidentSeen(NamedTuple):
 JOURNEY = Query(
     "journey",
     """
+    SELECT * FROM (
     SELECT toUnixTimestamp64Nano(ts) AS at, node, hop, 'forwarded' AS what, '' AS why, worker, residence_ns,
         toString(outer_src), toString(outer_dst), vip_id, server_id
     FROM trace_points WHERE probe_id = {probe_id:UInt64} AND ts BETWEEN {first:DateTime64(9)} AND {last:DateTime64(9)}
@@ -105,7 +106,7 @@ JOURNEY = Query(
     UNION ALL
     SELECT toUnixTimestamp64Nano(closed), prober, '', outcome, '', 0, 0, '', '', vip_id, 0
     FROM probes WHERE probe_id = {probe_id:UInt64} AND ts BETWEEN {first:DateTime64(9)} AND {last:DateTime64(9)}
-    ORDER BY at, what = 'sent' DESC
+    ) ORDER BY at, what = 'sent' DESC
     """,
 )
 RECENT_PROBES = Query(

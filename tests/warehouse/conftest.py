@@ -129,3 +129,15 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
 def own_warehouse(tmp_path: Path) -> Iterator[Warehouse]:
     """A warehouse for one test, which may kill and start it again."""
     yield from run_in(tmp_path)
+
+
+@pytest.fixture
+def own_warehouse_with_short_limit(tmp_path: Path) -> Iterator[Warehouse]:
+    """A warehouse that ends a reader's query after half a second."""
+    yield from run_in(tmp_path, "reader_seconds = 0.5")
+
+
+@pytest.fixture
+def small_warehouse(tmp_path: Path) -> Iterator[Warehouse]:
+    """A warehouse that takes bodies of 64 KiB at most."""
+    yield from run_in(tmp_path, "max_body_bytes = 65536")
