@@ -132,7 +132,7 @@ def trace(
     verdict = found.get("verdict") or {}
     out = console()
     out.print(f"probe {found['probe_id_hex']} from {found['prober']} to {found.get('vip')}: {found['outcome']}")
-    columns = ["hop", "node", "worker", "packet", "after [ms]", "verdict", "towards"]
+    columns = ["hop", "node", "worker", "packet", "after, ms", "verdict", "towards"]
     out.print(table(columns, [_hop(h, int(found["sent_ns"])) for h in found["hops"]]))
     out.print(f"verdict: {verdict.get('kind', 'not closed yet')}: {verdict.get('text', '')}")
 

@@ -235,7 +235,7 @@ def _act(
             # A little longer, to see that nothing fails any more.
             finished_at = time.monotonic()
             end = min(end, finished_at + SETTLE_S)
-        time.sleep(0.3)
+        time.sleep(0.5)
     # A request that began before the end is waited for: it ends within its own time limits.
     act.end_ns = time.time_ns()
     time.sleep(min(2.5, deadline.left(2.5)))

@@ -14,7 +14,7 @@ from lab.topology import EDGE, EDGE_ASN, FABRIC, FABRIC_ASN, Topology
 
 TAP_CAPACITY = 16384
 WRITER, READER = "tgw_writer", "tgw_reader"
-SERVICES = ("control", "warehouse", "collector", "analyzer", "receiver")
+SERVICES = ("control", "warehouse", "analyzer", "receiver")
 
 
 @dataclass(frozen=True, slots=True)
