@@ -219,7 +219,7 @@ def test_no_input_gets_a_server_error(tmp_path, monkeypatch):
         operation = result.ok()
 
         @settings(
-            max_examples=25, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+            max_examples=15, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
         )
         @given(case=operation.as_strategy())
         def check(case):

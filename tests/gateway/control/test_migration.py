@@ -161,7 +161,7 @@ def worlds(draw):
     )
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.lists(worlds(), max_size=25))
 def test_any_course_of_events_ends_and_never_skips_a_step(course):
     order = ["planned", "configuring", "announcing", "verifying"]

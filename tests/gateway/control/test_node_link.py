@@ -18,7 +18,7 @@ def wanted(epoch, vips=(1,), routes=None):
     )
 
 
-def status(epoch=0, boot="b1", **speaker):
+def status(epoch=0, /, boot="b1", **speaker):
     return {"node": "n", "boot_id": boot, "epoch": epoch, "speaker": speaker or None}
 
 
