@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
-from cli.output import FAILED, Json, console, fail, guarded, say_json
-from lab.state import BadInput
+from cli.output import FAILED, Json, console, guarded, say_json, table
+from cli.region import Directory, run_at
+from lab import documents, region
+from lab.state import BadInput, LabError
 from service.settings import read_text
 
 app = typer.Typer(no_args_is_help=True, help="Grafana dashboards as code.")
@@ -18,10 +21,10 @@ app = typer.Typer(no_args_is_help=True, help="Grafana dashboards as code.")
 @app.command()
 @guarded
 def build(json_: Json = False) -> None:
-    """Write the JSON under dashboards/provisioning anew, from the code."""
-    from dashboards.build import build as write
+    """Write the committed JSON and provisioning files anew."""
+    from dashboards import build as boards
 
-    changed = [str(path) for path in write()]
+    changed = [str(p) for p in boards.build()]
     if json_:
         say_json({"changed": changed})
     else:
@@ -31,51 +34,48 @@ def build(json_: Json = False) -> None:
 @app.command()
 @guarded
 def check(json_: Json = False) -> None:
-    """Is the committed JSON what the code builds? Exit code 1 when not."""
-    from dashboards.build import stale
+    """Whether the committed files are what the code builds; 1 when one is stale."""
+    from dashboards import build as boards
 
-    found = [str(path) for path in stale()]
+    stale = [str(p) for p in boards.stale()]
     if json_:
-        say_json({"stale": found})
+        say_json({"stale": stale})
     else:
-        console().print("\n".join(f"stale: {path}" for path in found) or "all as built")
-    if found:
-        raise typer.Exit(FAILED)
+        console().print("\n".join(f"stale: {p}" for p in stale) or "every file is as the code builds it")
+    raise typer.Exit(FAILED if stale else 0)
 
 
 @app.command()
 @guarded
 def publish(
-    url: Annotated[str, typer.Option(help="Grafana's address.")] = "http://127.0.0.1:3000",
-    token_file: Annotated[
-        Path | None, typer.Option(help="File with a service account token; else the variable TGW_GRAFANA_TOKEN.")
-    ] = None,
-    warehouse_host: Annotated[str, typer.Option(help="The warehouse, as Grafana reaches it.")] = "127.0.0.1",
-    warehouse_port: Annotated[int, typer.Option(min=1, max=65535)] = 8123,
-    reader: Annotated[str, typer.Option(help="The warehouse's reader.")] = "reader",
-    reader_password_file: Annotated[
-        Path | None, typer.Option(help="Its password; else the variable TGW_WAREHOUSE_READER_PASSWORD.")
-    ] = None,
+    grafana: Annotated[str, typer.Option(envvar="TGW_GRAFANA", help="Grafana's URL.")],
+    token_file: Annotated[Path, typer.Option(envvar="TGW_GRAFANA_TOKEN_FILE", help="A service account token alone.")],
     json_: Json = False,
+    warehouse: Annotated[
+        str | None, typer.Option(help="The warehouse's URL as Grafana reaches it; default: the lab's.")
+    ] = None,
+    password_file: Annotated[
+        Path | None, typer.Option(help="Password of the warehouse's reader; default: the lab's.")
+    ] = None,
+    directory: Directory = None,
 ) -> None:
-    """Put folder, data source and dashboards into a Grafana, through its API."""
+    """Put folder, data source and dashboards into a Grafana; once more changes nothing but what is different."""
     from dashboards import publish as publisher
 
-    token = _secret(token_file, "TGW_GRAFANA_TOKEN", "--token-file")
-    password = _secret(reader_password_file, "TGW_WAREHOUSE_READER_PASSWORD", "--reader-password-file")
-    warehouse = publisher.Warehouse(warehouse_host, warehouse_port, password, reader)
+    if (warehouse is None) != (password_file is None):
+        raise BadInput("expected --warehouse and --password-file together, or neither for the lab's")
+    if warehouse is None or password_file is None:
+        lab = region.need(run_at(directory))
+        warehouse, password_file = lab.addresses["warehouse"], documents.password(lab.run, documents.READER)
+    place = urlsplit(warehouse)
+    if place.scheme != "http" or not place.hostname or place.port is None:
+        raise BadInput(f"--warehouse: expected http://host:port, got {warehouse!r}")
+    reader = publisher.Warehouse(place.hostname, place.port, read_text(password_file).strip(), documents.READER)
     try:
-        done = publisher.publish(publisher.Grafana(url, token), warehouse)
+        done = publisher.publish(publisher.Grafana(grafana, read_text(token_file).strip()), reader)
     except publisher.PublishError as error:
-        fail(str(error), json_, FAILED)
+        raise LabError(str(error)) from None
     if json_:
-        say_json({"folder": done.folder, "source": done.source, "dashboards": done.dashboards})
+        say_json(asdict(done))
     else:
-        console().print("\n".join(f"{uid}: {url.rstrip('/')}{path}" for uid, path in done.dashboards.items()))
-
-
-def _secret(file: Path | None, variable: str, option: str) -> str:
-    value = read_text(file).strip() if file is not None else os.environ.get(variable, "").strip()
-    if not value:
-        raise BadInput(f"{option}: expected a file with the secret in it, or the variable {variable}")
-    return value
+        console().print(table(["dashboard", "path"], done.dashboards.items()))

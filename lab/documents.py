@@ -13,7 +13,7 @@ from lab.state import Run
 from lab.topology import EDGE, EDGE_ASN, FABRIC, FABRIC_ASN, Topology
 
 TAP_CAPACITY = 16384
-WRITER, READER = "tgw_writer", "tgw_reader"
+WRITER, READER = "writer", "reader"
 SERVICES = ("control", "warehouse", "analyzer", "receiver")
 
 

@@ -174,3 +174,67 @@ def test_a_refusal_of_the_service_is_passed_on(service: tuple[str, dict[str, tup
     assert "404: nothing at /v1/incidents/i-9" in result.stderr
     answers["/v1/incidents/i-9"] = (503, {"detail": "warehouse is down"})
     assert tgw("incidents", "i-9", "--analyzer", url).exit_code == 1
+
+
+def test_the_committed_dashboards_are_what_the_code_builds() -> None:
+    result = tgw("dashboards", "check", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {"stale": []}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["--warehouse", "http://127.0.0.1:1"], 2, "--warehouse and --password-file together"),
+        (["--warehouse", "tcp://x", "--password-file", "TOKEN"], 2, "--warehouse: expected http://host:port"),
+        (["--warehouse", "http://127.0.0.1:1", "--password-file", "/no/such"], 2, "/no/such"),
+        (["--warehouse", "http://127.0.0.1:1", "--password-file", "TOKEN"], 1, "Grafana at http://127.0.0.1:1"),
+        ([], 1, "tgw lab up"),
+    ],
+)
+def test_publishing_says_what_it_lacks(tmp_path: Path, arguments: list[str], code: int, expected: str) -> None:
+    token = tmp_path / "token"
+    token.write_text("glsa_test\n")
+    given = [str(token) if a == "TOKEN" else a for a in arguments]
+    result = tgw("dashboards", "publish", "--grafana", "http://127.0.0.1:1", "--token-file", str(token), *given)
+    assert result.exit_code == code
+    assert expected in result.stderr
+
+
+def test_the_journey_of_the_latest_probe_of_a_vip_is_a_table(
+    service: tuple[str, dict[str, tuple[int, Any]], list[str]],
+) -> None:
+    url, answers, _ = service
+    hop = {
+        "hop": "eip_in",
+        "node": "eip-1",
+        "worker": 0,
+        "packet": "probe",
+        "ts_ns": 10**18 + 1_500_000,
+        "reason": None,
+        "verdict": "forwarded",
+        "outer_dst": "10.4.0.3",
+    }
+    journey = {
+        "probe_id": "7",
+        "probe_id_hex": "0x0000000000000007",
+        "prober": "prober-1",
+        "vip": "vip-03",
+        "sent_ns": 10**18,
+        "outcome": "silent",
+        "verdict": {"kind": "silent", "text": "last seen at eip-1"},
+        "hops": [hop],
+    }
+    answers["/v1/vips"] = (200, [{"id": 3, "name": "vip-03"}])
+    answers["/v1/probes?vip=3"] = (200, [{"probe_id": "9", "verdict": None}, {"probe_id": "7", "verdict": {}}])
+    answers["/v1/probes/7"] = (200, journey)
+    assert tgw("probe", "trace", "--vip", "vip-03", "--analyzer", url).exit_code == 1
+    answers["/v1/probes?vip=3"] = (200, [{"probe_id": "9", "verdict": None}, {"probe_id": "7", "verdict": {"kind": 1}}])
+    shown = tgw("probe", "trace", "--vip", "vip-03", "--analyzer", url).stdout
+    assert "after, ms" in shown
+    assert "1.500" in shown
+    assert "last seen at eip-1" in shown
+    assert json.loads(tgw("probe", "trace", "0x7", "--analyzer", url, "--json").stdout) == journey
+    unknown = tgw("probe", "trace", "--vip", "vip-99", "--analyzer", url)
+    assert unknown.exit_code == 2
+    assert "expected the name of a VIP" in unknown.stderr
