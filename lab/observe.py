@@ -90,10 +90,10 @@ class Observer:
         )
         gone = self.query("SELECT sum(count) AS lost FROM tgw.losses")
         # Counted with and without repetitions: a record that was shipped twice must be there once.
-        key = "(node, worker, boot_id, seq)"
+        who = {"trace_points": "node, worker", "drop_points": "node, worker", "probes": "prober"}
         counts = [
-            self.query(f"SELECT count() AS rows, uniqExact({key}) AS singles FROM tgw.{table}")
-            for table in ("trace_points", "drop_points", "probes")
+            self.query(f"SELECT count() AS rows, uniqExact({key}, boot_id, seq) AS singles FROM tgw.{table}")
+            for table, key in who.items()
         ]
         known = [c[0] for c in counts if c]
         rows = sum(int(c["rows"]) for c in known) if len(known) == len(counts) else None
