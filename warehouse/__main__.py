@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import threading
 from pathlib import Path
+from types import FrameType
 
 import structlog
 
@@ -56,7 +58,15 @@ def main(arguments: list[str]) -> int:
         log.info("warehouse.ready", revisions=done, port=settings.listen.port)
         app = Server(engine, accounts, settings.max_body_bytes).app
         serving = listen.server(app, settings.listen)
-        # uvicorn ends in good order, then sends itself the signal again: that must not end us before the engine is shut.
+        end = serving.handle_exit
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            # What is being inserted is waited for; a dashboard's long query is not.
+            threading.Thread(target=engine.end_reads).start()
+            end(number, frame)
+
+        serving.handle_exit = stop  # type: ignore[method-assign, assignment]
+        # At its end uvicorn sends itself the signal again: that must not end us before the engine is shut.
         signal.signal(signal.SIGTERM, lambda *_: None)
         signal.signal(signal.SIGINT, lambda *_: None)
         asyncio.run(serving.serve())

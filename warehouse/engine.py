@@ -87,6 +87,8 @@ class Engine:
             self._temporary.rmdir()
             raise EngineError(str(error)) from None
         self._all.append(first)
+        # No pool: it is free when all others are busy.
+        self._first = first
         self._run(first, f"CREATE DATABASE IF NOT EXISTS {database} ENGINE = Atomic")
         common = f"max_threads = {_THREADS}, async_insert = 0, insert_deduplicate = 1"
         # 2: no writes, and this setting itself cannot be changed back. The guard sees to the other settings.
@@ -112,6 +114,10 @@ class Engine:
         for left in self._temporary.glob("*"):
             left.unlink()
         self._temporary.rmdir()
+
+    def end_reads(self) -> None:
+        """End every SELECT that runs now; whoever asked gets ClickHouse's QUERY_WAS_CANCELLED."""
+        self._run(self._first, "KILL QUERY WHERE query_kind = 'Select' ASYNC")
 
     # what warehouse.migrate needs
 

@@ -57,7 +57,7 @@ class Share(NamedTuple):
 
     node: str
     name: str
-    count: int
+    points: int
 
 
 class FeedSeen(NamedTuple):

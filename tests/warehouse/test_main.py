@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,21 @@ def test_sigterm_ends_it_soon_and_cleanly(own_warehouse: Any) -> None:
     assert own_warehouse.end(signal.SIGTERM) == 0
     assert time.monotonic() - started < 10
     assert not list((own_warehouse.folder / "state").glob("insert-*"))
+
+
+def test_a_slow_dashboard_does_not_keep_it_from_ending(own_warehouse: Any) -> None:
+    slow = "SELECT count() FROM numbers(1000000000000) WHERE number % 7 = cityHash64(number) % 5"
+    threads = [threading.Thread(target=own_warehouse.post, args=(slow, "reader"), daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 15
+    while own_warehouse.rows("SELECT count() FROM system.processes WHERE query LIKE '%cityHash64(number)%'")[0][0] < 3:
+        assert time.monotonic() < deadline
+    started = time.monotonic()
+    assert own_warehouse.end(signal.SIGTERM) == 0
+    assert time.monotonic() - started < 10  # the queries alone would take twice as long
+    for thread in threads:
+        thread.join(10)
 
 
 def test_a_server_is_migrated_by_command(warehouse: Any, tmp_path: Path) -> None:

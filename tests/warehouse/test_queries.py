@@ -118,11 +118,11 @@ def test_probes_by_vip_and_outcome(queries: Queries) -> None:
 
 def test_points_by_node(queries: Queries) -> None:
     traces = [s for s in queries.trace_points(NOW, NOW + 2 * SECOND) if s.node == "q-ld-1"]
-    assert {s.name: s.count for s in traces} == {"eip_in": 2, "clb_in": 1}
+    assert {s.name: s.points for s in traces} == {"eip_in": 2, "clb_in": 1}
     drops = [s for s in queries.drop_points(NOW, NOW + 2 * SECOND) if s.node == "q-ld-1"]
-    assert {s.name: s.count for s in drops} == {"TUNNEL_ENCAP_FAIL": 1}
+    assert {s.name: s.points for s in drops} == {"TUNNEL_ENCAP_FAIL": 1}
     first = [s for s in queries.trace_points(NOW, NOW + SECOND) if s.node == "q-ld-1"]
-    assert {s.name: s.count for s in first} == {"eip_in": 1, "clb_in": 1}
+    assert {s.name: s.points for s in first} == {"eip_in": 1, "clb_in": 1}
 
 
 def test_the_latest_feed_wins(queries: Queries) -> None:
