@@ -35,6 +35,8 @@ class Screen:
     def __init__(self, as_json: bool = False) -> None:
         self._as_json = as_json
         self._console = Console(highlight=False)
+        if not self._console.is_terminal:
+            self._console = Console(highlight=False, width=120)
         self._terminal = self._console.is_terminal and not as_json
         self._steps: dict[str, tuple[int, int]] = {}
         self._lines: list[Text] = []
@@ -135,8 +137,8 @@ def event_line(event: Event, after_s: float | None) -> Text:
 def facts(report: dict[str, Any]) -> Table:
     """The report's numbers in a small table; a dash where something was not seen."""
     out = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", "detected", "named", "restored", "requests", "failed", "failed after restore"):
-        out.add_column(column)
+    for column in ("", "detected", "named", "restored", "requests", "failed", "after restore"):
+        out.add_column(column, no_wrap=True)
     for act in report["acts"]:
 
         def seconds(value: float | None) -> str:
