@@ -1,0 +1,132 @@
+//! What the fuzz targets share: frames out of bytes, nodes to feed them to, and what must hold whatever comes.
+
+#[path = "../../forward/tests/support/mod.rs"]
+pub mod support;
+
+use std::sync::{Arc, OnceLock};
+
+use support::{plans, Notes, Plan, EDGE_MAC, MAC, NOW};
+use tgw_contract::{DropReason, Role};
+use tgw_forward::{describe, Dispatcher, Frame, Options, Outcome, Tables};
+use tgw_wire::checksum::Sum;
+
+/// Frames of one input: each has a byte of options, two bytes of length, then its bytes.
+const PORT: u8 = 0x01;
+/// Make the checksums of its IPv4 headers right, so that the fuzzer gets behind them.
+const REPAIR: u8 = 0x02;
+/// Address it to the port it comes in by.
+const OURS: u8 = 0x04;
+
+/// Write frames as an input of a pipeline target.
+#[must_use]
+pub fn pack(frames: &[(u16, Vec<u8>)]) -> Vec<u8> {
+    let mut out = vec![0]; // the plan
+    for (port, bytes) in frames {
+        out.push(if *port == 1 { PORT } else { 0 } | REPAIR | OURS);
+        out.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
+        out.extend_from_slice(bytes);
+    }
+    out
+}
+
+/// The frames of an input. What is cut off at its end is a short frame.
+#[must_use]
+pub fn unpack(mut data: &[u8]) -> Vec<(u16, Vec<u8>)> {
+    let mut frames = Vec::new();
+    while let [options, high, low, rest @ ..] = data {
+        let length = usize::from(u16::from_be_bytes([*high, *low])).min(rest.len());
+        let (bytes, rest) = rest.split_at(length);
+        data = rest;
+        let port = u16::from(options & PORT);
+        let mut bytes = bytes.to_vec();
+        if options & OURS != 0 {
+            let mac = if port == 0 { MAC } else { EDGE_MAC };
+            if let Some(place) = bytes.first_chunk_mut() {
+                *place = mac.0;
+            }
+        }
+        if options & REPAIR != 0 {
+            repair(&mut bytes, 14);
+        }
+        frames.push((port, bytes));
+        if frames.len() == 256 {
+            break;
+        }
+    }
+    frames
+}
+
+/// Make the IPv4 header at `at` right, and one inside a tunnel behind it.
+fn repair(bytes: &mut [u8], at: usize) {
+    let Some(ip) = bytes.get_mut(at..) else { return };
+    let Some(first) = ip.first() else { return };
+    let header = usize::from(first & 0x0F) * 4;
+    let (next, protocol) = match first >> 4 {
+        4 if header >= 20 && ip.len() >= header => {
+            ip[10..12].fill(0);
+            let checksum = Sum::new().bytes(&ip[..header]).checksum();
+            ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+            (at + header, ip[9])
+        }
+        6 if ip.len() >= 40 => (at + 40, ip[6]),
+        _ => return,
+    };
+    match protocol {
+        47 => {
+            let key = bytes.get(next).is_some_and(|flags| flags & 0x20 != 0);
+            repair(bytes, next + if key { 8 } else { 4 });
+        }
+        17 => repair(bytes, next + 8 + 8 + 14),
+        _ => {}
+    }
+}
+
+/// Of each plan, for each role: made once.
+static TABLES: OnceLock<Vec<[Arc<Tables>; 3]>> = OnceLock::new();
+
+fn tables_of(plan: &Plan) -> [Arc<Tables>; 3] {
+    [
+        support::tables(&plan.eip_tables(), Role::Eip),
+        support::tables(&plan.clb_tables(), Role::Clb),
+        support::tables(&plan.vswitch_tables(), Role::Vswitch),
+    ]
+}
+
+/// Feed an input to a node of this role. Panics when something does not hold.
+pub fn pipeline(role: Role, data: &[u8]) {
+    let [choice, data @ ..] = data else { return };
+    let all = TABLES.get_or_init(|| plans().iter().map(tables_of).collect());
+    let Some(tables) = all.get(usize::from(*choice) % all.len().max(1)) else { return };
+    let options = Options { flow_capacity: 64, seed: 5, workers: 1 };
+    let mut node = tgw_forward::pipeline(role, 0, &options);
+    for tables in tables {
+        node.set_tables(Arc::clone(tables)); // those of another role change nothing
+    }
+    let mut frames = Vec::new();
+    for (port, bytes) in unpack(data) {
+        let mut frame = Frame::with_capacity(4096);
+        if frame.load(port, NOW, &bytes) {
+            assert!(Dispatcher::default().classify(&frame, 3) < 3);
+            let _ = describe(&frame, role, None);
+            frames.push(frame);
+        }
+    }
+    let unset = Outcome::Drop(DropReason::RingFull);
+    let mut outcomes = vec![unset; frames.len()];
+    let mut notes = Notes::default();
+    node.process(NOW, &mut frames, &mut outcomes, &mut notes);
+    let mut recorded = 0;
+    for (frame, outcome) in frames.iter().zip(&outcomes) {
+        match outcome {
+            Outcome::Forward { .. } => {
+                let _ = support::open(&frame.bytes()[14..]);
+            }
+            Outcome::Drop(DropReason::RingFull) => panic!("a frame without an outcome"),
+            Outcome::Drop(reason) => recorded += usize::from(reason.is_recorded()),
+        }
+    }
+    assert_eq!(notes.0.iter().filter(|point| point.kind == 2).count(), recorded);
+    // Every flow ends in time, once the sweep has been round.
+    (0..32).for_each(|_| node.idle(NOW + 1_000_000_000_000));
+    assert_eq!(node.counters().active, 0);
+}
