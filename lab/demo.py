@@ -79,8 +79,6 @@ def tell(place: Run, out: Path, keep: bool, as_json: bool, mode: str) -> bool:
             lab, _ = region.up(place, topology, screen.step, parts, mode=mode)
             report["up_after_s"] = round(time.monotonic() - began, 1)
             _tell(lab, screen, deadline, report, events)
-            if keep:
-                _show_addresses(screen, lab)
     finally:
         _save_logs(place, out)
         if not keep:
@@ -91,6 +89,8 @@ def tell(place: Run, out: Path, keep: bool, as_json: bool, mode: str) -> bool:
             report["namespaces_left"] = namespaces.existing(topology.prefix) if mode == NAMESPACES else []
     report["duration_s"] = round(time.monotonic() - began, 1)
     held = finish(report, events, out, screen)
+    if keep:
+        _show_addresses(screen, lab)
     if held:
         shutil.rmtree(out / "logs", ignore_errors=True)
     return held
