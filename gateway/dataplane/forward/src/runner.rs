@@ -73,9 +73,10 @@ impl<S: Stage> Runner<S> {
     ) {
         self.works.clear();
         for frame in frames.iter() {
-            let mut work = Work::default();
-            let admitted = work.admit(frame, self.role, Some(tables));
-            self.works.push((work, admitted));
+            self.works.push((Work::default(), Ok(())));
+            if let Some((work, admitted)) = self.works.last_mut() {
+                *admitted = work.admit(frame, self.role, Some(tables));
+            }
         }
         for (work, admitted) in &mut self.works {
             if admitted.is_ok() {
