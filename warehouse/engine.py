@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import queue
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,19 +89,23 @@ class Engine:
         # No pool: it is free when all others are busy.
         self._first = first
         self._run(first, f"CREATE DATABASE IF NOT EXISTS {database} ENGINE = Atomic")
-        common = f"max_threads = {_THREADS}, async_insert = 0, insert_deduplicate = 1"
-        # 2: no writes, and this setting itself cannot be changed back. The guard sees to the other settings.
-        reading = f"max_execution_time = {reader_seconds}, max_memory_usage = {reader_bytes}, readonly = 2"
+        common = {"max_threads": str(_THREADS), "async_insert": "0", "insert_deduplicate": "1"}
+        reading = {
+            "max_execution_time": str(reader_seconds),
+            "max_memory_usage": str(reader_bytes),
+            # No writes, and this setting itself cannot be changed back. The guard sees to the other settings.
+            "readonly": "2",
+        }
+        self._base = {"writer": common, "inserter": common, "reader": common | reading}
         self._pools: dict[str, queue.SimpleQueue[Any]] = {}
         self.handles = {"writer": writers, "inserter": inserters, "reader": readers}
         for kind, count in self.handles.items():
-            settings = f"{common}, {reading}" if kind == "reader" else common
             pool = self._pools[kind] = queue.SimpleQueue()
             for _ in range(count):
                 handle = _connect(str(path.resolve()))
                 self._all.append(handle)
                 self._run(handle, f"USE {database}")
-                self._run(handle, f"SET {settings}")
+                self._run(handle, f"SET {settings_list(self._base[kind])}")
                 pool.put(handle)
         # A handle can only be opened while this database is there, so it goes last.
         self._run(first, f"DROP DATABASE IF EXISTS {_HIDDEN_DATABASE}")
@@ -142,7 +145,8 @@ class Engine:
         reader: bool = False,
     ) -> Answer:
         """Run one statement; `output` is the format when it names none. EngineError."""
-        with self._handle("reader" if reader else "writer") as handle, self._with_settings(handle, settings or {}):
+        kind = "reader" if reader else "writer"
+        with self._handle(kind) as handle, self._with_settings(kind, handle, settings or {}):
             return self._run(handle, statement, output, parameters)
 
     def insert(self, target: str, form: str, body: bytes, settings: Mapping[str, str] | None = None) -> Answer:
@@ -164,22 +168,20 @@ class Engine:
             self._pools[kind].put(handle)
 
     @contextmanager
-    def _with_settings(self, handle: Any, settings: Mapping[str, str]) -> Iterator[None]:
+    def _with_settings(self, kind: str, handle: Any, settings: Mapping[str, str]) -> Iterator[None]:
         if not settings:
             yield
             return
-        before = self._run(
-            handle,
-            f"SELECT name, value FROM system.settings WHERE changed AND name IN ({', '.join(map(quoted, settings))})",
-            "JSONEachRow",
-        ).data
-        kept = {row["name"]: row["value"] for row in map(json.loads, before.splitlines())}
-        self._run(handle, f"SET {settings_list(settings)}")
+        change = settings_list(settings)
         try:
+            self._run(handle, f"SET {change}")
             yield
         finally:
-            again = [f"{n} = {quoted(kept[n])}" if n in kept else f"{n} = DEFAULT" for n in settings]
-            self._run(handle, f"SET {', '.join(again)}")
+            # To ask the engine for the values before would cost more than most queries do.
+            base = self._base[kind]
+            for name in settings:
+                with suppress(EngineError):  # a setting that does not exist was not changed either
+                    self._run(handle, f"SET {name} = {quoted(base[name]) if name in base else 'DEFAULT'}")
 
     @staticmethod
     def _run(

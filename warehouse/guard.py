@@ -90,7 +90,10 @@ def refusal(statement: str) -> str | None:
 
 def writer_refusal(statement: str) -> str | None:
     """Why not even the writer may run this statement here: files and other servers are not the warehouse's."""
-    return outside(_tokens(statement))
+    tokens = _tokens(statement)
+    if tokens and tokens[0][1].upper() == "SET":
+        return "a setting lasts for one request: give it in the URL or in SETTINGS"
+    return outside(tokens)
 
 
 def reader_setting(name: str) -> bool:

@@ -207,10 +207,14 @@ class Server:
         if not statement.strip():
             raise ProtocolError(400, 62, "expected a query, in the body or in the URL's parameter `query`")
         settings = {name: value for name, value in params.items() if _is_setting(name)}
+        # Handles are shared: a setting that forbids its own change would stay.
+        reading = account.reader or settings.pop("readonly", "0") not in ("", "0")
+        if "allow_ddl" in settings:
+            raise ProtocolError(400, 115, "allow_ddl cannot be set here: ask with readonly=1, or as a reader")
         form = request.headers.get("x-clickhouse-format") or params.get("default_format") or "TabSeparated"
         insert = insert_statement(statement)
         if insert is not None:
-            if account.reader:
+            if reading:
                 raise ProtocolError(403, 164, f"{account.name}: a reader may only read, got INSERT (READONLY)")
             if (why := writer_refusal(insert.target)) is not None:
                 raise ProtocolError(403, 497, f"{account.name}: {why} (ACCESS_DENIED)")
@@ -222,7 +226,7 @@ class Server:
             return Job("inserter", form, lambda: self._engine.insert(insert.target, insert.form, data, every))
         if query and data:
             statement = f"{query}\n{_text(data)}"
-        if account.reader:
+        if reading:
             if (why := refusal(statement)) is not None:
                 raise ProtocolError(403, 164, f"{account.name}: {why} (READONLY)")
             settings = {name: value for name, value in settings.items() if reader_setting(name)}
@@ -234,7 +238,7 @@ class Server:
         revision = _number(params.get("client_protocol_version", "0"))
 
         def run() -> Answer:
-            answer = self._engine.execute(statement, form, settings, parameters, reader=account.reader)
+            answer = self._engine.execute(statement, form, settings, parameters, reader=reading)
             if form != "Native":
                 return answer
             data = answer.data
@@ -242,7 +246,7 @@ class Server:
                 # The engine writes nothing at all for no rows; clients want to know the columns.
                 inner = _FORMAT.sub("", statement).rstrip().rstrip(";")
                 described = self._engine.execute(
-                    f"DESCRIBE TABLE ({inner}\n)", "JSONCompactEachRow", {}, parameters, reader=account.reader
+                    f"DESCRIBE TABLE ({inner}\n)", "JSONCompactEachRow", {}, parameters, reader=reading
                 )
                 data = native.header([tuple(json.loads(line)[:2]) for line in described.data.splitlines()])
             # Those that know less of the format than that read it as it is.
@@ -250,7 +254,7 @@ class Server:
                 data = native.framed(data, revision)
             return replace(answer, data=data)
 
-        return Job("reader" if account.reader else "writer", form, run)
+        return Job("reader" if reading else "writer", form, run)
 
 
 def _number(text: str) -> int:

@@ -122,6 +122,20 @@ def test_settings_of_one_request_do_not_reach_the_next(warehouse: Any) -> None:
     assert warehouse.post("SELECT getSetting('max_threads')").text == "2\n"
 
 
+def test_a_writer_may_ask_as_a_reader_and_nobody_can_spoil_a_handle(warehouse: Any) -> None:
+    for _ in range(4):
+        assert warehouse.post("SELECT 1", readonly="1").text == "1\n"
+        assert warehouse.post("CREATE TABLE spoilt (a UInt8) ENGINE = Memory", readonly="1").status_code == 403
+        assert warehouse.post("INSERT INTO inbox (a) FORMAT CSV", body=b"1\n", readonly="2").status_code == 403
+        assert warehouse.post("SET readonly = 1").status_code == 403
+        assert warehouse.post("SELECT 1", allow_ddl="0").status_code == 400
+        assert warehouse.post("SELECT 1", extremes="1", no_such_setting="1").status_code == 404
+    for _ in range(4):
+        assert warehouse.post("CREATE TABLE spoilt (a UInt8) ENGINE = Memory").status_code == 200
+        assert warehouse.post("DROP TABLE spoilt").status_code == 200
+        assert warehouse.post("SELECT getSetting('extremes')").text == "false\n"
+
+
 @pytest.mark.parametrize(
     ("query", "status", "code"),
     [
