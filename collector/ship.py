@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from collector import columns, spool
-from warehouse.client import Refused, Unavailable, connect
+from warehouse.client import Refused, Unavailable, connect, once
 from warehouse.settings import WarehouseSettings
 
 if TYPE_CHECKING:
@@ -82,9 +82,8 @@ class ClickHouse:
 
         if self._client is None:
             self._client = connect(self._settings)
-        settings = {"insert_deduplicate": 1, "insert_deduplication_token": token, "async_insert": 0}
         try:
-            self._client.insert_arrow(table, rows, settings=settings)
+            self._client.insert_arrow(table, rows, settings=once(token))
         except exceptions.OperationalError as error:
             self._drop()
             raise Unavailable(str(error)) from error

@@ -50,7 +50,12 @@ def once(token: str | None) -> dict[str, Any]:
     """The settings of an insert that is answered when its rows are in, and that a token makes harmless to repeat."""
     settings: dict[str, Any] = {"async_insert": 0}
     if token:
-        settings |= {"insert_deduplicate": 1, "insert_deduplication_token": token}
+        settings |= {
+            "insert_deduplicate": 1,
+            "insert_deduplication_token": token,
+            # The roll-ups are to look at the token too; an older server must be told.
+            "deduplicate_blocks_in_dependent_materialized_views": 1,
+        }
     return settings
 
 

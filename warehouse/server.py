@@ -1,4 +1,9 @@
-"""ClickHouse's HTTP protocol over the embedded engine, as far as clickhouse-connect and Grafana's plugin speak it."""
+"""ClickHouse's HTTP protocol over the embedded engine, as far as clickhouse-connect and Grafana's plugin speak it.
+
+Not as on a server: there are no sessions (a session_id is ignored, and SET is refused); answers are whole and never
+packed; of a reader's settings only those that shape the answer count, the others are left out in silence, because
+clients send limits of their own. INTO OUTFILE, files and other servers are nobody's.
+"""
 
 from __future__ import annotations
 

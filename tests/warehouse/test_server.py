@@ -282,6 +282,21 @@ def test_a_token_makes_an_insert_harmless_to_repeat(warehouse: Any) -> None:
     connection.close()
 
 
+def test_a_token_covers_a_batch_of_many_blocks(warehouse: Any) -> None:
+    connection = warehouse.connection()
+    part = {"a": pa.array(range(60_000), pa.uint64()), "b": ["long enough to be more than one block"] * 60_000}
+    rows = pa.concat_tables([pa.table(part | {"kind": ["blocks"] * 60_000})] * 20)
+    for _ in range(2):
+        connection.insert_arrow("inbox", rows, "many-blocks")
+    assert connection.query("SELECT count() FROM inbox WHERE kind = 'blocks'") == [(1_200_000,)]
+    text = b"".join(b"%d,csv-blocks,csv-blocks\n" % i for i in range(1_200_000))
+    for _ in range(2):
+        query = "INSERT INTO inbox (a, b, kind) FORMAT CSV"
+        assert warehouse.post(query, body=text, insert_deduplication_token="csv").status_code == 200
+    assert connection.query("SELECT count() FROM inbox WHERE kind = 'csv-blocks'") == [(1_200_000,)]
+    connection.close()
+
+
 def test_a_repeated_batch_is_not_counted_twice_in_the_rollups(warehouse: Any) -> None:
     connection = warehouse.connection()
     row = [time.time_ns(), "silent", "rollup", 9]
