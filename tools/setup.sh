@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Set a machine up to build, run and test tgw. Installs what is missing when it may, says what it did,
 # says in one line what it could not, and goes on. Does nothing when nothing changed since the last run.
-#   tools/setup.sh [--lint] [--browser]    also the tools that `make lint` / the page tests need
+#   tools/setup.sh [--lint]    also the tools that `make lint` needs
 set -u
 cd "$(dirname "$0")/.."
 want_lint=no
@@ -24,12 +24,15 @@ venv_ok() { python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info <
 # --- what the machine lacks, as Debian packages
 packages=()
 command -v cc >/dev/null 2>&1 || packages+=(gcc libc6-dev)
-command -v git >/dev/null 2>&1 || packages+=(git)
+[ -e /etc/ssl/certs/ca-certificates.crt ] || [ -n "${SSL_CERT_FILE:-}" ] || packages+=(ca-certificates) # cargo fetches by https
+command -v git >/dev/null 2>&1 || packages+=(git) # the demo's report names the commit
 venv_ok || packages+=(python3 python3-venv)
 rust_ok || packages+=(rustc-web cargo-web)
-command -v bird >/dev/null 2>&1 || [ -x /usr/sbin/bird ] || packages+=(bird2)
-command -v ip >/dev/null 2>&1 || [ -x /usr/sbin/ip ] || packages+=(iproute2)
-command -v ethtool >/dev/null 2>&1 || [ -x /usr/sbin/ethtool ] || packages+=(ethtool)
+has() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]; }
+has bird || packages+=(bird2)
+has ip || packages+=(iproute2)
+has ethtool || packages+=(ethtool)
+has sysctl || packages+=(procps)
 if [ "$want_lint" = yes ]; then
   cargo clippy --version >/dev/null 2>&1 || packages+=(rust-web-clippy)
   cargo fmt --version >/dev/null 2>&1 || packages+=(rustfmt-web)
@@ -49,10 +52,19 @@ if [ "${#packages[@]}" -gt 0 ]; then
       printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && made_policy=yes
     fi
     log=$(mktemp)
-    if ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends "${packages[@]}"; } >"$log" 2>&1; then
-      tail -n 5 "$log" >&2
-      say "apt-get could not install all of: ${packages[*]}; going on with what is there"
+    apt-get update -qq >"$log" 2>&1 || { tail -n 3 "$log" >&2; say "apt-get update failed; going on with the lists that are there"; }
+    known=() unknown=()
+    for package in "${packages[@]}"; do
+      if apt-cache show "$package" >/dev/null 2>&1; then known+=("$package"); else unknown+=("$package"); fi
+    done
+    [ "${#unknown[@]}" -eq 0 ] || say "this system's package lists do not have: ${unknown[*]}; going on without"
+    if [ "${#known[@]}" -gt 0 ]; then
+      if DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${known[@]}" >"$log" 2>&1; then
+        say "installed ${known[*]}"
+      else
+        tail -n 5 "$log" >&2
+        say "apt-get could not install all of: ${known[*]}; going on with what is there"
+      fi
     fi
     rm -f "$log"
     [ "$made_policy" = yes ] && rm -f "$policy"
@@ -93,4 +105,6 @@ else
     echo "$source" >.venv/native
   fi
 fi
-say "ready; $(PATH="$PATH:/usr/sbin" .venv/bin/python -m cli.main doctor --line 2>/dev/null || echo 'see make help')"
+lacks=$(PATH="$PATH:/usr/sbin:/sbin" .venv/bin/python -m cli.main doctor --json 2>/dev/null |
+  .venv/bin/python -c 'import json, sys; print(", ".join(f["what"] for f in json.load(sys.stdin) if not f["ok"]))' 2>/dev/null)
+say "ready${lacks:+; not here: $lacks (.venv/bin/tgw doctor says more)}"
