@@ -22,26 +22,37 @@ OUTAGE_NS = 8 * SECOND
 
 
 def real_servers(entries: Sequence[Entry], horizon: int, situation: Situation) -> list[Finding]:
-    """Servers that got probes and answered none of them for SERVER_WINDOW_NS. `entries`: closed probes."""
-    reached: dict[int, list[Entry]] = defaultdict(list)
+    """Servers that got probes and answered none of them, on at least one port, for SERVER_WINDOW_NS.
+
+    A refusal counts like silence: the machine lives, the service on it does not. `entries`: closed probes.
+    """
+    reached: dict[int, dict[int, list[Entry]]] = defaultdict(lambda: defaultdict(list))
     for entry in entries:
         if entry.probe is None or entry.probe.closed_ns < horizon - SERVER_WINDOW_NS:
             continue
         point = entry.hops.get(VSW_IN)
         if point is not None and point.server_id:
-            reached[point.server_id].append(entry)
+            reached[point.server_id][entry.probe.dst_port].append(entry)
     findings = []
-    for number, seen in reached.items():
+    for number, by_port in reached.items():
         server = situation.region.servers.get(number)
-        lost = [e for e in seen if _died_in_server(e)]
-        if server is None or len(lost) < MIN_SERVER_PROBES or len(lost) < len(seen):
+        dead = {
+            port: seen
+            for port, seen in by_port.items()
+            if len(seen) >= MIN_SERVER_PROBES and all(_died_in_server(e) for e in seen)
+        }
+        if server is None or not dead:
             continue
+        seen = [entry for port in sorted(dead) for entry in dead[port]]
+        refused = sum(e.verdict is not None and e.verdict.kind == "refused" for e in seen)
+        where = "" if len(dead) == len(by_port) else f" on port {', '.join(map(str, sorted(dead)))}"
+        how = "refused them all" if refused == len(seen) else "answered none"
         findings.append(
             Finding(
                 "real_server_dead",
                 server.name,
                 "real_server",
-                f"real server {server.name} on {server.host} got {len(seen)} probes and answered none; "
+                f"real server {server.name} on {server.host} got {len(seen)} probes{where} and {how}; "
                 "the gateway delivered them",
                 horizon,
                 cluster=situation.region.cluster_of(server.host),
@@ -51,9 +62,11 @@ def real_servers(entries: Sequence[Entry], horizon: int, situation: Situation) -
                     "window_s": SERVER_WINDOW_NS / SECOND,
                     "delivered": len(seen),
                     "answered": 0,
+                    "refused": refused,
+                    "ports": sorted(dead),
                     "server_id": number,
                 },
-                samples=[e.probe_id for e in lost[:10]],
+                samples=[e.probe_id for e in seen[:10]],
             )
         )
     return findings
@@ -61,7 +74,9 @@ def real_servers(entries: Sequence[Entry], horizon: int, situation: Situation) -
 
 def _died_in_server(entry: Entry) -> bool:
     verdict = entry.verdict
-    return verdict is not None and verdict.kind == "silent" and verdict.hop == VSW_IN
+    if verdict is None:
+        return False
+    return verdict.kind == "refused" or (verdict.kind == "silent" and verdict.hop == VSW_IN)
 
 
 def off_the_path(entry: Entry) -> bool:

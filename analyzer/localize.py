@@ -67,7 +67,8 @@ def went_wrong(entry: Entry, horizon_ns: int) -> bool | None:
     `horizon_ns`: all records from before have landed, so a journey that stops there has come to its end.
     """
     if entry.verdict is not None:
-        return None if entry.verdict.kind == "unknown_feed" else is_bad(entry)
+        # A refusal is no fault of the gateway, but it is one of somebody's.
+        return None if entry.verdict.kind == "unknown_feed" else is_bad(entry) or entry.verdict.kind == "refused"
     if EIP_OUT in entry.hops:
         return False
     if entry.drops:

@@ -22,7 +22,7 @@ from contract.vocabulary import DropReason, Hop, Outcome
 START = 1_800_000_000 * SECOND
 ANYCAST = "10.3.255.1"
 EIP_IN, CLB_IN, VSW_IN, VSW_OUT, CLB_OUT, EIP_OUT = (int(h) for h in Hop)
-SYN, SYN_ACK, RST = 0x02, 0x12, 0x04
+SYN, SYN_ACK, RST, RST_ACK = 0x02, 0x12, 0x04, 0x14
 
 
 def fleet(
@@ -154,6 +154,8 @@ class Model:
         self.taps |= {p.name: Tap(p.name, 0, f"boot-{p.name}") for p in document.probing.probers}
         self.control = Control(self)
         self.dead_servers: set[int] = set()
+        self.refusing_servers: set[int] = set()
+        self._refused = False
         self.uplink_loss: dict[str, float] = {}
         self.stopped_probers: set[str] = set()
         self.attacked: set[int] = set()
@@ -244,7 +246,7 @@ class Model:
         identity = (source & 0xFFFF) << 48 | port << 32 | rng.getrandbits(32)
         address = f"198.18.{source >> 8 & 0xFF}.{source & 0xFF}"
         lossy = self.uplink_loss.get(prober, 0.0)
-        answered = False
+        answered = self._refused = False
         self.sent.append(identity)
         if not (lossy and rng.random() < lossy):
             answered = self._journey(ts, identity, address, vip_id)
@@ -252,7 +254,9 @@ class Model:
                 answered = False
         rtt = 400_000 + rng.randrange(200_000) if answered else 0
         closed = ts + rtt if answered else ts + 2 * SECOND
-        outcome = Outcome.ANSWERED if answered else Outcome.SILENT
+        outcome = Outcome.SILENT
+        if answered:
+            outcome = Outcome.REFUSED if self._refused else Outcome.ANSWERED
         tap = self.taps[prober]
         written = closed + SECOND if answered else closed
         row = Probe(prober, tap.boot, tap.written, ts, closed, identity, int(outcome), rtt, vip_id, port, 80)
@@ -317,16 +321,20 @@ class Model:
         point(host, VSW_IN, at, 0, SYN, here, "", server.id)
         if server.id in self.dead_servers:
             return False
-        point(host, VSW_OUT, at + 40_000, 0, SYN_ACK, "", here, server.id)
+        self._refused = server.id in self.refusing_servers
+        answer = RST_ACK if self._refused else SYN_ACK
+        point(host, VSW_OUT, at + 40_000, 0, answer, "", here, server.id)
         at += 100_000
         if ld.encap_fail and rng.random() < ld.encap_fail:
-            point(ld, CLB_OUT, at, DropReason.TUNNEL_ENCAP_FAIL, SYN_ACK, self.tunnel[host.name], "", server.id)
+            point(ld, CLB_OUT, at, DropReason.TUNNEL_ENCAP_FAIL, answer, self.tunnel[host.name], "", server.id)
             return False
-        point(ld, CLB_OUT, at, 0, SYN_ACK, self.tunnel[host.name], ANYCAST, server.id)
+        point(ld, CLB_OUT, at, 0, answer, self.tunnel[host.name], ANYCAST, server.id)
         out = reach(self.eips, at)
         if out is None or not out.forwards:
             return False
-        point(out, EIP_OUT, at + 60_000, 0, SYN_ACK, here, "", server.id)
+        point(out, EIP_OUT, at + 60_000, 0, answer, here, "", server.id)
+        if self._refused:
+            return True
         # The prober's reset goes the same way in.
         point(eip, EIP_IN, at + 200_000, 0, RST, "", service, 0)
         point(ld, CLB_IN, at + 260_000, 0, RST, came, self.tunnel[host.name], server.id)

@@ -217,6 +217,19 @@ def test_a_dead_real_server_is_named_and_not_the_gateway() -> None:
     assert not story.model.control.requests
 
 
+def test_a_real_server_that_refuses_is_named_and_not_the_gateway() -> None:
+    story = told(lambda m: m.refusing_servers.add(2), "real_server_dead", 30)
+    (incident,) = story.incidents()
+    assert incident.subject == "rs-2"
+    assert "refused" in incident.summary
+    assert incident.evidence["localization"]["culprit"]["name"] == "rs-2"
+    quiet(story, 60)
+    assert not story.model.control.requests
+    story.model.refusing_servers.clear()
+    story.run(60)
+    assert [i.state for i in story.incidents()] == ["closed"]
+
+
 def test_a_vip_missing_on_one_node_is_named() -> None:
     story = told(lambda m: m.nodes["ld-a1"].missing_vips.add(1), "vip_missing", 30)
     (incident,) = story.incidents()
