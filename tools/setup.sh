@@ -101,7 +101,9 @@ else
   if [ "$(cat .venv/native 2>/dev/null)" != "$source" ] ||
     ! .venv/bin/python -c 'import gateway._dataplane' >/dev/null 2>&1; then
     say "building the native core (release)"
-    .venv/bin/maturin develop --release --quiet || exit 1
+    log=$(mktemp)
+    .venv/bin/maturin develop --release >"$log" 2>&1 || { tail -n 30 "$log" >&2; rm -f "$log"; exit 1; }
+    rm -f "$log"
     echo "$source" >.venv/native
   fi
 fi
