@@ -115,6 +115,18 @@ pub fn describe(frame: &Frame, role: Role, tables: Option<&Tables>) -> Point {
     let mut work = Work::default();
     // A frame that cannot be admitted is described as far as it was read.
     let _ = work.admit(frame, role, tables);
+    described(work, frame, tables)
+}
+
+/// As [`describe`], for a frame as its pipeline left it, to leave by `port`: addresses are those that it leaves with.
+#[must_use]
+pub fn describe_sent(frame: &Frame, role: Role, tables: Option<&Tables>, port: u16) -> Point {
+    let mut work = Work::default();
+    let _ = work.readmit(frame, role, tables, port);
+    described(work, frame, tables)
+}
+
+fn described(mut work: Work, frame: &Frame, tables: Option<&Tables>) -> Point {
     let probe_id = tables.map_or(0, |tables| {
         work.find_vip(tables);
         runner::colour(&work, tables, |isn| tables.key.is_cookie(isn, frame.rx_ns))

@@ -80,6 +80,32 @@ impl Work {
         Ok(())
     }
 
+    /// Read a frame that a pipeline has made ready to leave by `port`.
+    pub(crate) fn readmit(
+        &mut self,
+        frame: &Frame,
+        role: Role,
+        tables: Option<&Tables>,
+        port: u16,
+    ) -> Result<(), DropReason> {
+        self.hop = default_hop(role, role == Role::Clb || frame.port == FABRIC);
+        let bytes = frame.bytes();
+        self.frame_len = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+        let version = self.link(frame, None)?;
+        self.packet.read_ip(bytes, ethernet::HEADER_LEN, version)?;
+        self.packet.verify_ip(bytes)?;
+        if port == FABRIC {
+            // The tunnel is the one it leaves by; the one it came by is gone.
+            self.outer_dst = self.packet.tuple.dst;
+            self.unwrap(bytes, role, None)?;
+            self.outer = Outer::default();
+        } else {
+            self.packet.read_upper(bytes)?;
+        }
+        self.find_hop(role, tables);
+        Ok(())
+    }
+
     /// The same for a frame that is in no tunnel, of no role, without tables.
     pub(crate) fn admit_plain(&mut self, frame: &Frame) -> Result<(), DropReason> {
         let version = self.link(frame, None)?;
@@ -266,8 +292,13 @@ impl Work {
             index.and_then(|index| eip.bindings.get(*index as usize)).map_or(0, |binding| binding.vip_id)
         };
         match (&tables.section, self.hop) {
-            (Section::Eip(eip), Hop::EipIn) => self.vip_id = binding(eip, eip.by_public.get(&dst)),
-            (Section::Eip(eip), _) => self.vip_id = binding(eip, eip.by_private.get(&src)),
+            // Before its translation or after it.
+            (Section::Eip(eip), Hop::EipIn) => {
+                self.vip_id = binding(eip, eip.by_public.get(&dst).or_else(|| eip.by_private.get(&dst)));
+            }
+            (Section::Eip(eip), _) => {
+                self.vip_id = binding(eip, eip.by_private.get(&src).or_else(|| eip.by_public.get(&src)));
+            }
             // An LD's VIP was found with its hop.
             (Section::Clb(_), _) => {}
             (Section::Vswitch(vswitch), hop) => {

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use tgw_contract::{Counter, DropReason, Role, Verdict};
-use tgw_forward::{describe, Faults, Frame, Nanos, Outcome, Pipeline, Tables};
+use tgw_contract::{Counter, DropReason, Point, Role, Verdict};
+use tgw_forward::{describe, describe_sent, Faults, Frame, Nanos, Outcome, Pipeline, Tables};
 use tgw_tap::Writer;
 
 use tgw_device::BATCH;
@@ -169,7 +169,8 @@ impl Engine {
             let left = chosen.len().saturating_sub(refused.len()) as u64;
             self.tap.count_out(left, bytes(&chosen).saturating_sub(bytes(&refused)));
             for &index in &refused {
-                self.refuse(&frames[index], reason);
+                let seen = describe_sent(&frames[index], self.role, self.tables.as_deref(), port);
+                stage_drop(&mut self.tap, seen, reason);
             }
         }
         (self.pending, self.chosen, self.refused) = (pending, chosen, refused);
@@ -201,8 +202,11 @@ impl Engine {
 
 /// Count a frame that the runtime drops, and stage its Drop Point.
 pub(crate) fn refuse(tap: &mut Writer, frame: &Frame, role: Role, tables: Option<&Tables>, reason: DropReason) {
+    stage_drop(tap, describe(frame, role, tables), reason);
+}
+
+fn stage_drop(tap: &mut Writer, mut point: Point, reason: DropReason) {
     tap.count_drop(reason);
-    let mut point = describe(frame, role, tables);
     point.kind = DROP_POINT;
     point.reason = reason.number();
     point.verdict = Verdict::Dropped.number();
