@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 from urllib.parse import quote
 
 import httpx
@@ -12,6 +13,7 @@ import typer
 
 from cli.output import Json, console, guarded, say_json, table
 from cli.region import Directory, run_at
+from contract.documents import check
 from lab import region
 from lab.state import BadInput, LabError
 
@@ -135,6 +137,60 @@ def trace(
     columns = ["hop", "node", "worker", "packet", "after, ms", "verdict", "towards"]
     out.print(table(columns, [_hop(h, int(found["sent_ns"])) for h in found["hops"]]))
     out.print(f"verdict: {verdict.get('kind', 'not closed yet')}: {verdict.get('text', '')}")
+
+
+@probe.command("stats")
+@guarded
+def stats(
+    by: Annotated[str, typer.Option(help="vip, prober, cluster (the VIP's home) or port (source port).")] = "vip",
+    seconds: Annotated[float, typer.Option(min=1, max=86400, help="How far back.")] = 300.0,
+    csv: Annotated[Path | None, typer.Option(help="Write the table here too.")] = None,
+    json_: Json = False,
+    warehouse: Annotated[
+        str | None, typer.Option(envvar="TGW_WAREHOUSE", help="URL of the warehouse; default: the lab's.")
+    ] = None,
+    user: Annotated[str, typer.Option(help="Its reader.")] = "reader",
+    password_file: Annotated[Path | None, typer.Option(help="The reader's password; default: the lab's.")] = None,
+    directory: Directory = None,
+) -> None:
+    """Loss and round trips of the latest probes, worst first."""
+    from lab import documents
+    from warehouse import statistics
+    from warehouse.client import Connection, Refused, Unavailable
+    from warehouse.settings import WarehouseSettings
+
+    if by not in get_args(statistics.By):
+        raise BadInput(f"--by: expected one of {', '.join(get_args(statistics.By))}, got {by!r}")
+    if warehouse is None or password_file is None:
+        lab = region.need(run_at(directory))
+        warehouse = warehouse or lab.addresses["warehouse"]
+        password_file = password_file or documents.password(lab.run, documents.READER)
+    settings = check(
+        {"url": warehouse, "user": user, "password_file": password_file}, WarehouseSettings, "the command line"
+    )
+    connection = Connection(settings)
+    try:
+        found = statistics.summary(statistics.probes(connection, seconds), by)  # type: ignore[arg-type]
+    except (Unavailable, Refused) as error:
+        raise LabError(f"the warehouse at {warehouse}: {error}") from None
+    finally:
+        connection.close()
+    if csv is not None:
+        found.to_csv(csv)
+    if json_:
+        say_json(json.loads(found.reset_index().to_json(orient="records")))
+        return
+    columns = [by, *(name.replace("_", " ") for name in found.columns)]
+    rows = [[name, *(_cell(column, value) for column, value in row.items())] for name, row in found.iterrows()]
+    console().print(table(columns, rows) if rows else f"no probes in the last {seconds:g} s")
+
+
+def _cell(column: Any, value: float) -> str | None:
+    if value != value:  # NaN: nothing to say
+        return None
+    if column == "loss":
+        return f"{value:.2%}"
+    return f"{value:.2f}" if str(column).startswith("rtt") else f"{value:.0f}"
 
 
 def _number(text: str) -> int:

@@ -9,6 +9,7 @@ from service.settings import read_text
 from warehouse.settings import WarehouseSettings
 
 if TYPE_CHECKING:
+    import pandas
     import pyarrow
     from clickhouse_connect.driver.client import Client
 
@@ -75,6 +76,11 @@ class Connection:
     def query(self, sql: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """The rows of a query; Unavailable, Refused."""
         return [tuple(row) for row in self._call("query", sql, parameters=parameters or {}).result_rows]
+
+    def frame(self, sql: str, parameters: dict[str, Any] | None = None) -> pandas.DataFrame:
+        """The rows of a query as a pandas table; Unavailable, Refused."""
+        found: pandas.DataFrame = self._call("query_df", sql, parameters=parameters or {})
+        return found
 
     def insert(self, table: str, columns: list[str], rows: list[list[Any]], token: str | None = None) -> None:
         """Insert rows, once per token when one is given; Unavailable, Refused."""
