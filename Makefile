@@ -29,6 +29,7 @@ lint: ## style, types, import directions, generated files
 	.venv/bin/lint-imports
 	$(PY) -m mypy.stubtest gateway._dataplane
 	cargo fmt --manifest-path $(DATAPLANE) --all --check
+	cargo fmt --manifest-path gateway/dataplane/fuzz/Cargo.toml --check
 	$(CARGO) clippy --manifest-path $(DATAPLANE) --workspace --all-targets --quiet -- -D warnings
 
 bench: setup ## measure the packet path: out/bench/dataplane.json
