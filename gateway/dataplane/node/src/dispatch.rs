@@ -34,6 +34,9 @@ pub(crate) fn way(capacity: usize) -> (Way, Inbox) {
 impl Way {
     /// Put the frame into the ring and an empty one in its place; false, and nothing done, when the ring is full.
     pub(crate) fn hand_over(&mut self, frame: &mut Frame) -> bool {
+        if self.full.is_full() {
+            return false; // under overload a dropped frame must not cost a buffer too
+        }
         let empty = self.empty.pop().unwrap_or_default();
         match self.full.push(std::mem::replace(frame, empty)) {
             Ok(()) => true,
@@ -120,5 +123,25 @@ impl Dispatch {
                 wake(worker);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_ring_costs_no_buffer() {
+        let (mut way, mut inbox) = way(1);
+        assert!(way.hand_over(&mut Frame::with_capacity(200)));
+        assert!(inbox.empty.push(Frame::with_capacity(300)).is_ok());
+        let mut frame = Frame::with_capacity(400);
+        assert!(frame.load(3, 9, &[1, 2, 3]));
+        assert!(!way.hand_over(&mut frame));
+        assert_eq!((frame.bytes(), frame.port, frame.rx_ns), (&[1, 2, 3][..], 3, 9), "the frame is still there");
+        assert!(way.empty.pop().is_some(), "and so is the buffer that would have taken its place");
+        let mut taken = [Frame::default()];
+        assert_eq!(inbox.take(&mut taken), 1);
+        assert!(way.hand_over(&mut frame) && frame.bytes().is_empty());
     }
 }

@@ -65,18 +65,25 @@ pub fn ring<T: Send>(capacity: usize) -> (Producer<T>, Consumer<T>) {
 }
 
 impl<T: Send> Producer<T> {
-    /// Put an item in; back it comes when the ring is full.
-    pub fn push(&mut self, item: T) -> Result<(), T> {
+    /// Whether there is no room. Once there is some, only this end can use it up.
+    pub fn is_full(&mut self) -> bool {
         let ring = &*self.ring;
         // Relaxed: this end is the only one that stores `tail`.
         let tail = ring.tail.0.load(Ordering::Relaxed);
         if tail.wrapping_sub(self.head) > ring.mask {
             // Acquire: the consumer's reads of the slots before `head` happened before we write them again.
             self.head = ring.head.0.load(Ordering::Acquire);
-            if tail.wrapping_sub(self.head) > ring.mask {
-                return Err(item);
-            }
         }
+        tail.wrapping_sub(self.head) > ring.mask
+    }
+
+    /// Put an item in; back it comes when the ring is full.
+    pub fn push(&mut self, item: T) -> Result<(), T> {
+        if self.is_full() {
+            return Err(item);
+        }
+        let ring = &*self.ring;
+        let tail = ring.tail.0.load(Ordering::Relaxed);
         // SAFETY: slot `tail` is outside the window (there is room), so the consumer does not touch it, and no other
         // producer exists. What the slot held was moved out by the consumer; nothing is overwritten that needs a drop.
         unsafe { (*ring.slots[tail & ring.mask].get()).write(item) };
@@ -132,6 +139,7 @@ mod tests {
             let items: Vec<Arc<usize>> = (0..steps.len()).map(Arc::new).collect();
             for (item, push) in items.iter().zip(&steps) {
                 if *push {
+                    prop_assert_eq!(producer.is_full(), oracle.len() == room);
                     let taken = producer.push(Arc::clone(item)).is_ok();
                     prop_assert_eq!(taken, oracle.len() < room);
                     if taken { oracle.push_back(**item); }
