@@ -1,0 +1,59 @@
+//! The library door: what holds for a node holds without its threads.
+#![allow(clippy::unwrap_used)]
+
+use tgw_contract::{Counter, DropReason, Role};
+use tgw_node::{Config, Inline};
+
+const NOW: u64 = 1_700_000_000_000_000_000;
+
+fn config(workers: u16) -> Config {
+    let text = r#"{"name": "n", "role": "clb", "boot_id": "00112233445566778899aabbccddeeff", "tap_capacity": 1024}"#;
+    Config { workers: Some(workers), ..Config::from_json(text).unwrap() }
+}
+
+fn tables(new_flows_per_s: u32) -> String {
+    format!(
+        r#"{{"epoch": 1, "node": "n", "role": "{}", "tunnel": {{"local": "10.3.0.11", "encap": "gre"}},
+        "probe": {{"reserved": ["198.18.0.0/16"], "key": "000102030405060708090a0b0c0d0e0f"}},
+        "clb": {{"reply_to": "10.3.255.1", "reply_encap": "gre", "vips": [
+            {{"id": 7, "address": "10.100.0.1", "service": "10.4.0.1", "new_flows_per_s": {new_flows_per_s},
+              "listeners": [{{"protocol": "udp", "port": 53, "backends": [
+                {{"id": 5, "tunnel": "10.3.1.1", "key": 77, "encap": "gre", "weight": 100}}]}}]}}]}},
+        "ports": [{{"index": 0, "mac": "02:00:00:00:00:01", "next_hop_mac": "02:00:00:00:00:02", "mtu": 1600}}]}}"#,
+        Role::Clb.name()
+    )
+}
+
+fn ipv4(protocol: u8, source: [u8; 4], target: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    let mut header = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0];
+    header[2..4].copy_from_slice(&(20 + payload.len() as u16).to_be_bytes());
+    header.extend(source);
+    header.extend(target);
+    let sum: u32 = header.as_chunks::<2>().0.iter().map(|pair| u32::from(u16::from_be_bytes(*pair))).sum();
+    let folded = (sum & 0xFFFF) + (sum >> 16);
+    header[10..12].copy_from_slice(&(!((folded & 0xFFFF) + (folded >> 16)) as u16).to_be_bytes());
+    header.extend_from_slice(payload);
+    header
+}
+
+/// A datagram of a flow of its own to the VIP, in GRE.
+fn datagram(flow: u16) -> Vec<u8> {
+    let udp: Vec<u8> = [1000 + flow, 53, 8, 0].iter().flat_map(|field| field.to_be_bytes()).collect();
+    let inner = ipv4(17, [192, 0, 2, 1], [10, 100, 0, 1], &udp);
+    let outer = ipv4(47, [10, 3, 0, 1], [10, 4, 0, 1], &[&[0, 0, 8, 0], &inner[..]].concat());
+    [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0], &outer[..]].concat()
+}
+
+#[test]
+fn workers_share_the_limit_of_a_vip() {
+    for workers in [1, 4] {
+        let mut node = Inline::new(&config(workers), 1, NOW).unwrap();
+        node.apply(&tables(40)).unwrap();
+        let frames: Vec<Vec<u8>> = (0..400).map(datagram).collect();
+        let out = node.process(frames.iter().map(|bytes| (0, bytes.as_slice())), NOW);
+        assert_eq!(out.len(), 40, "{workers} workers");
+        let limited: u64 = node.counters().iter().map(|one| one.counters.drops(DropReason::FlowLimit)).sum();
+        assert_eq!(limited, 360);
+        assert!(node.counters().iter().all(|one| one.counters.get(Counter::FramesIn) > 0), "every worker works");
+    }
+}
