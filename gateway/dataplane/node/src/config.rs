@@ -96,6 +96,10 @@ impl Config {
         if workers == 0 || workers > most {
             return Err(problem("workers", &format!("1 to {most} for the role {}", role.name()), workers));
         }
+        // It begins the names of the taps.
+        if !(1..=64).contains(&self.name.len()) || self.name.contains(['/', '\0']) {
+            return Err(problem("name", "1 to 64 bytes without a slash", &self.name));
+        }
         if !self.tap_capacity.is_power_of_two() || self.tap_capacity > 1 << 24 {
             return Err(problem("tap_capacity", "a power of two up to 2^24", self.tap_capacity));
         }

@@ -1,8 +1,8 @@
 //! The library door: what holds for a node holds without its threads.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use tgw_contract::{Counter, DropReason, Role};
-use tgw_node::{Config, Inline};
+use tgw_node::{Config, Inline, NodeError};
 
 const NOW: u64 = 1_700_000_000_000_000_000;
 
@@ -56,4 +56,21 @@ fn workers_share_the_limit_of_a_vip() {
         assert_eq!(limited, 360);
         assert!(node.counters().iter().all(|one| one.counters.get(Counter::FramesIn) > 0), "every worker works");
     }
+}
+
+#[test]
+fn a_name_that_makes_no_file_name_is_refused_at_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let inside = directory.path().join("taps");
+    std::fs::create_dir(&inside).unwrap();
+    let long = "n".repeat(65);
+    for name in ["", "../n", "a/b", "a\0b", long.as_str()] {
+        let wrong = Config { name: name.to_owned(), tap_dir: Some(inside.clone()), ..config(1) };
+        match Inline::new(&wrong, 1, NOW) {
+            Err(NodeError::Config(error)) => assert_eq!(error.problems[0].path, "name", "{name:?}"),
+            Err(other) => panic!("{name:?}: {other}"),
+            Ok(_) => panic!("{name:?} was taken"),
+        }
+    }
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no tap outside its directory");
 }
