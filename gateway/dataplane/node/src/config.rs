@@ -1,5 +1,7 @@
 //! What a node is told before it has tables: who it is, where its taps go, which interfaces are its ports.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+
 use serde::Deserialize;
 use tgw_contract::Role;
 use tgw_forward::{ConfigError, Problem};
@@ -48,8 +50,8 @@ pub struct Config {
     /// Frames in the ring from the dispatcher to a worker.
     #[serde(default = "ring_capacity")]
     pub ring_capacity: usize,
-    /// Seed of the hashes of the flow table.
-    #[serde(default)]
+    /// Seed of the hashes of the flow table. Left out of the JSON form: another secret each time.
+    #[serde(default = "random_seed")]
     pub seed: u64,
     /// The ports.
     #[serde(default)]
@@ -67,6 +69,10 @@ fn flow_capacity() -> usize {
 }
 fn ring_capacity() -> usize {
     1024
+}
+fn random_seed() -> u64 {
+    // The standard library's maps are keyed from the system's randomness.
+    RandomState::new().build_hasher().finish()
 }
 
 /// What a wrong value gets: where it stands, what is expected there, what was found.

@@ -74,3 +74,11 @@ fn a_name_that_makes_no_file_name_is_refused_at_its_place() {
     }
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no tap outside its directory");
 }
+
+#[test]
+fn a_node_that_is_told_no_seed_makes_its_own() {
+    let text = r#"{"name": "n", "role": "clb", "boot_id": "00112233445566778899aabbccddeeff""#;
+    let seed = |rest: &str| Config::from_json(&format!("{text}{rest}}}")).unwrap().seed;
+    assert_ne!(seed(""), seed(""), "who knows the seed can fill a bucket of every node");
+    assert_eq!(seed(r#", "seed": 9"#), 9);
+}
