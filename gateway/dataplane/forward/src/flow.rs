@@ -50,7 +50,10 @@ pub(crate) struct FlowTable {
     /// First of the freed entries, each of which names the next; number + 1, 0 for none.
     freed: u64,
     seed: u64,
+    /// Seconds that have passed; a clock that was set back does not set it back.
     now: u64,
+    /// What the caller's clock said last [s].
+    clock: u64,
     swept: usize,
     /// Bucket-seconds since a bucket was last visited for the sake of time.
     owed: u64,
@@ -79,6 +82,7 @@ impl FlowTable {
             freed: 0,
             seed: mix(seed),
             now: 0,
+            clock: 0,
             swept: 0,
             owed: 0,
             created: 0,
@@ -102,10 +106,12 @@ impl FlowTable {
         crate::FlowCounters { created: self.created, expired: self.expired, active: self.active }
     }
 
-    /// It is `now` [s]. After a leap that 16 bits of deadline cannot tell, every flow is past its deadline.
+    /// It is `now` [s]. After a leap that 16 bits of deadline cannot tell, every flow is past its deadline; when the clock
+    /// was set back, no time has passed.
     pub(crate) fn advance(&mut self, now: u64) {
-        let passed = now.saturating_sub(self.now);
-        self.now = self.now.max(now);
+        let passed = now.saturating_sub(self.clock);
+        self.clock = now;
+        self.now += passed;
         if self.active == 0 {
             return;
         }
@@ -472,6 +478,25 @@ mod tests {
         table.advance(5); // the clock was set back: nothing dies of it
         assert!(insert(&mut table, 1, 2, 10).is_ok());
         assert_eq!(value(&mut table, 1), Some(2));
+    }
+
+    /// Otherwise no flow would die until the clock is where it once was, and the table would fill.
+    #[test]
+    fn a_clock_that_was_set_back_goes_on_from_there() {
+        let mut table = FlowTable::new(100, 1);
+        table.advance(1_000_000);
+        assert!(insert(&mut table, 1, 1, 20).is_ok());
+        table.advance(1_000_010);
+        table.advance(900_000);
+        assert_eq!(value(&mut table, 1), Some(1), "no time has passed");
+        assert!(insert(&mut table, 2, 2, 30).is_ok());
+        table.advance(900_009);
+        assert_eq!(value(&mut table, 1), Some(1));
+        table.advance(900_010);
+        assert_eq!(value(&mut table, 1), None);
+        assert_eq!(value(&mut table, 2), Some(2));
+        table.advance(900_030);
+        assert_eq!(value(&mut table, 2), None);
     }
 
     #[test]
