@@ -1,7 +1,7 @@
 //! Capture files as a device: frames come from one file and go to another. Classic pcap, Ethernet, ns or us stamps.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::fd::RawFd;
 use std::path::Path;
 
@@ -49,12 +49,11 @@ impl PcapReader {
 
     /// The next frame and its time, `None` at the end. An error when the file is cut off or contradicts itself.
     pub fn next_frame(&mut self) -> io::Result<Option<(Nanos, Vec<u8>)>> {
-        let mut head = [0u8; 16];
-        match self.file.read_exact(&mut head) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(error) => return Err(error),
+        if self.file.fill_buf()?.is_empty() {
+            return Ok(None);
         }
+        let mut head = [0u8; 16];
+        self.file.read_exact(&mut head)?;
         let seconds = u64::from(word(&head, 0, self.swapped));
         let ticks = u64::from(word(&head, 4, self.swapped));
         let length = word(&head, 8, self.swapped);

@@ -71,6 +71,29 @@ fn a_capture_reads_back_what_was_written() {
 }
 
 #[test]
+fn a_capture_that_is_cut_off_says_so_wherever_the_cut_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cut.pcap");
+    let mut writer = PcapWriter::create(&path).unwrap();
+    (0..2).for_each(|at| writer.write(at, &[7; 20]).unwrap());
+    writer.flush().unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let (first, second) = (24 + 16 + 20, 24 + 2 * (16 + 20));
+    assert_eq!(whole.len(), second);
+    for cut in first..=second {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let mut reader = PcapReader::open(&path).unwrap();
+        assert!(reader.next_frame().unwrap().is_some());
+        let next = reader.next_frame();
+        match cut {
+            _ if cut == first => assert!(next.unwrap().is_none()),
+            _ if cut == second => assert!(next.unwrap().is_some()),
+            _ => assert!(next.is_err(), "{cut} bytes"),
+        }
+    }
+}
+
+#[test]
 fn a_capture_of_microseconds_in_the_other_byte_order() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("b.pcap");
