@@ -46,6 +46,9 @@ class _Life:
     state: TapState
     alive: bool = True
     gone_since: int | None = None
+    heartbeat_ns: int = 0
+    # It went on beating after its process was taken for gone: a step of the wall clock can make it look so.
+    beats_on: bool = False
     counters: Any = None
 
 
@@ -297,7 +300,10 @@ class Collector:
             process = header.pid, header.created_ns
             if process not in known:
                 known[process] = self._alive(*process)
-            life.alive = known[process] and not state.closed
+            beating = state.heartbeat_ns != life.heartbeat_ns
+            life.beats_on = not known[process] and beating and (life.beats_on or life.gone_since is not None)
+            life.heartbeat_ns = state.heartbeat_ns
+            life.alive = (known[process] or life.beats_on) and not state.closed
             if life.alive:
                 life.gone_since = None
             elif life.gone_since is None:

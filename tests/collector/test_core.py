@@ -326,3 +326,23 @@ def test_one_busy_tap_does_not_starve_the_others(world: World, monkeypatch: pyte
     world.run(2, lambda: busy.write(12))
     assert sum(r[0] == "quiet" for r in world.records()) == 3
     assert busy.state.lost > 0
+
+
+def test_a_writer_that_beats_on_is_alive_though_the_clock_makes_its_process_look_gone(world: World) -> None:
+    """A step of the wall clock moves the start times that the kernel tells: a tap in use must not be deleted."""
+    node = world.writer(capacity=64)
+    world.run(2, lambda: node.writer.beat(world.now))
+    node.alive = False  # as the kernel's start time now says
+
+    def work() -> None:
+        node.writer.beat(world.now)
+
+    world.run(6, work)
+    assert node.name in world.directory.files
+    node.write(3)
+    world.run(2, work)
+    assert world.records() == world.written()
+    assert [f["alive"] for f in world.warehouse.rows["feeds"]][-5:] == [1] * 5
+    world.run(5)  # it has ended now: nothing beats
+    assert [f["alive"] for f in world.warehouse.rows["feeds"]][-1] == 0
+    assert node.name not in world.directory.files
