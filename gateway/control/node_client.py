@@ -14,7 +14,8 @@ class NodeError(Exception):
 
     def __init__(self, message: str, refused: bool = False) -> None:
         self.refused = refused
-        super().__init__(message)
+        # A node's own words may hold half a surrogate pair, which no answer of ours can.
+        super().__init__(message.encode("utf-8", "backslashreplace").decode())
 
 
 class NodeClient(Protocol):

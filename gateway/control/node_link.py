@@ -14,6 +14,8 @@ from gateway.control.desired import Desired
 Reach = Literal["unknown", "up", "unreachable"]
 
 FIRST_RETRY_NS, LAST_RETRY_NS = 250_000_000, 5_000_000_000
+# No node has had so many desired states; the store could not count on from the last number it can hold.
+LAST_EPOCH = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ class Speaker:
 
 
 def _texts(data: Any) -> tuple[str, ...]:
-    return tuple(x for x in data if isinstance(x, str)) if isinstance(data, list) else ()
+    # Addresses are ASCII; half a surrogate pair could not even be passed on.
+    return tuple(x for x in data if isinstance(x, str) and x.isascii()) if isinstance(data, list) else ()
 
 
 @dataclass(slots=True)
@@ -100,9 +103,9 @@ class NodeLink:
             return
         boot, epoch = status.get("boot_id"), status.get("epoch")
         if boot != self.boot_id:
-            self.boot_id = boot if isinstance(boot, str) else None
+            self.boot_id = boot if isinstance(boot, str) and boot.isascii() else None
             self.held, self._failures, self._push_at_ns = None, 0, 0
-        self.epoch_acked = epoch if isinstance(epoch, int) and epoch > 0 else None
+        self.epoch_acked = epoch if isinstance(epoch, int) and 0 < epoch < LAST_EPOCH else None
         self._speaker = Speaker.read(status.get("speaker"))
         self.last_seen_ns, self._misses, self.reach = now_ns, 0, "up"
         if self.error is not None and self._failures == 0:

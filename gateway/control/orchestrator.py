@@ -148,8 +148,9 @@ class Orchestrator:
         removed = self._removed(fleet)
         with self.store.transaction():
             epoch = self.store.add_fleet(fleet, by, now)
-            if old is None or old.policy != fleet.policy:
-                self.store.set_rails(fleet.policy)
+            if (changed := _policy_change(old, fleet)) or old is None:
+                # What a person has set by hand since stands, but for what the document says anew.
+                self.store.set_rails(self.rails.model_copy(update=changed))
             self._place_anew(fleet, now)
             self._maintain_anew(old, fleet)
             self.store.audit(now, by, "fleet", f"epoch {epoch}", "", _summary(fleet))
@@ -512,6 +513,12 @@ class Orchestrator:
             self.store.audit(self._clock(), by, "rails", "", reason, words[:2000])
         self.rails = fresh
         return fresh
+
+
+def _policy_change(old: Fleet | None, fleet: Fleet) -> dict[str, Any]:
+    """The fields of the policy that the document says otherwise than the one before."""
+    fields = fleet.policy.model_dump()
+    return fields if old is None else {k: v for k, v in fields.items() if getattr(old.policy, k) != v}
 
 
 def _summary(fleet: Fleet) -> str:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.control.desired import Desired
+from gateway.control.node_client import NodeError
 from gateway.control.node_link import FIRST_RETRY_NS, LAST_RETRY_NS, NodeLink, Wanted
 
 S = 1_000_000_000
@@ -150,3 +151,18 @@ def test_no_status_breaks_it(boot, epoch, announced, alive):
     n.must_push(0)
     n.vips_announced(0)
     assert n.reach == "up"
+
+
+@pytest.mark.parametrize("epoch", [2**62, 2**63 - 1, 2**80])
+def test_an_epoch_that_nobody_can_have_given_is_none(epoch):
+    n = link()
+    n.on_status(status(epoch), 0)
+    assert (n.epoch_acked, n.ahead_of) == (None, None)
+
+
+def test_half_surrogates_from_a_node_do_not_come_as_far_as_our_answers():
+    n = link()
+    n.on_status(status(3, boot="\ud800", announced=["\ud800", "10.4.0.1/32"]), 0)
+    assert n.boot_id is None
+    assert n.speaker(0).announced == ("10.4.0.1/32",)
+    assert str(NodeError("status: 500 \ud800")).encode() == b"status: 500 \\ud800"

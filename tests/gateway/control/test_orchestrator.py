@@ -324,3 +324,20 @@ def test_a_file_that_is_no_store_is_refused(tmp_path):
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(StoreError, match="version 99"):
         Store(tmp_path / "y.db")
+
+
+def test_a_node_with_an_absurd_epoch_does_not_end_control(region):
+    region.node("ld-a1").epoch = 2**63 - 1
+    region.run(3)
+    assert region.control.link("ld-a2").acked
+
+
+def test_a_switch_that_a_person_has_thrown_outlasts_another_change_of_the_policy(region):
+    region.control.set_rails({"actions_enabled": False}, "me", "I am looking")
+    region.apply(fleet(min_vips=2))
+    assert region.control.rails.min_vips == 2
+    assert region.control.rails.actions_enabled is False
+    assert region.control.request(CRASH).refused_by == "actions_disabled"
+    region.apply(fleet(actions_enabled=False))
+    region.apply(fleet(actions_enabled=True))
+    assert region.control.rails.actions_enabled is True, "the document has said so itself"
