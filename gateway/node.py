@@ -145,8 +145,7 @@ class NodeProcess:
                 await asyncio.sleep(RESOLVE_EVERY_S)
 
     def _read_ports(self) -> list[dict[str, Any]]:
-        with node_ports.Kernel() as kernel:
-            return node_ports.read(self._config.port, kernel)
+        return node_ports.now(self._config.port)
 
     def _write_routes(self, announce: bool = True) -> None:
         routes = self._desired.routes(self._boot_id, os.getpid(), self._native.tap_paths(), announce)

@@ -80,7 +80,8 @@ class Kernel:
         if not found:
             return None
         links = list(self._route.get_links(found[0]))
-        return found[0], str(links[0].get_attr("IFLA_ADDRESS"))
+        # It may have gone between the two questions.
+        return (found[0], str(links[0].get_attr("IFLA_ADDRESS"))) if links else None
 
     def addresses(self) -> list[str]:
         found = [message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS") for message in self._route.get_addr()]
@@ -106,6 +107,17 @@ def solicit(interface: str, address: str) -> None:
             sender.sendto(b"", target)
         except OSError:
             return  # no route or link yet: asked again with the next try
+
+
+def now(ports: list[Port]) -> list[dict[str, Any]]:
+    """`read` of the kernel of this network namespace; also PortError when the kernel does not answer."""
+    from pyroute2 import NetlinkError
+
+    try:
+        with Kernel() as kernel:
+            return read(ports, kernel)
+    except NetlinkError as error:
+        raise PortError(f"netlink: {error}") from None
 
 
 def read(ports: list[Port], netlink: Netlink, ask: Callable[[str, str], None] = solicit) -> list[dict[str, Any]]:

@@ -78,7 +78,10 @@ class Desired:
             routes = document.get(key, [])
             if not isinstance(routes, list) or not all(isinstance(route, str) for route in routes):
                 problems.append(Problem(key, "expected a list of prefixes", repr(routes)[:80]))
-        merged = copy.deepcopy(document)
+        try:
+            merged = copy.deepcopy(document)
+        except RecursionError:
+            raise Refused([Problem("", "expected a document that is not nested so deeply", "object")]) from None
         problems += self._merge_servers(merged)
         if problems:
             raise Refused(problems)
@@ -115,13 +118,12 @@ class Desired:
         for at, server in enumerate(section["servers"]):
             if not isinstance(server, dict):
                 continue
-            mine = local.get(server.get("key", -1))
+            key = server.get("key")
+            mine = local.get(key) if isinstance(key, int) else None
             if mine is None:
                 known = ", ".join(str(key) for key in sorted(local)) or "none"
                 path = f"vswitch.servers[{at}].key"
-                problems.append(
-                    Problem(path, f"expected a [[server_port]] of this host ({known})", str(server.get("key")))
-                )
+                problems.append(Problem(path, f"expected a [[server_port]] of this host ({known})", repr(key)[:80]))
             else:
                 server["port"], server["mac"] = mine.port, mine.mac
         return problems

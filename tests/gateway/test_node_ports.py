@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
+from pyroute2 import NetlinkError
 
 from gateway import node_ports
 from gateway.node_ports import Port
@@ -81,3 +82,21 @@ def test_the_kernel_of_this_machine_has_a_loopback() -> None:
         assert kernel.link("tgwt-nope") is None
         assert "127.0.0.1" in kernel.addresses()
         assert kernel.neighbour(link[0], "203.0.113.77") is None
+
+
+def test_trouble_of_the_kernels_tables_is_a_port_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refresh of a node goes on after it; NetlinkError is no OSError."""
+
+    class Torn(Table):
+        def __enter__(self) -> Torn:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def addresses(self) -> list[str]:
+            raise NetlinkError(4, "dump interrupted")
+
+    monkeypatch.setattr(node_ports, "Kernel", Torn)
+    with pytest.raises(node_ports.PortError, match="dump interrupted"):
+        node_ports.now([fabric()])

@@ -138,3 +138,20 @@ def test_the_process_refuses_wrong_settings_with_status_2(tmp_path: Path, capsys
     assert str(path) in said
     assert "state_dir" in said
     assert node.main([]) == 2
+
+
+@pytest.mark.parametrize("key", [[], {}, "\ud800", None, 12.5])
+def test_a_server_key_of_any_kind_is_refused_with_its_place(key: Any) -> None:
+    with pytest.raises(Refused) as caught:
+        Desired(settings()).check(desired(vswitch={"servers": [{"id": 1, "key": key}]}))
+    (problem,) = caught.value.problems
+    assert problem.path == "vswitch.servers[0].key"
+    assert str(problem).encode()
+
+
+def test_a_document_that_is_nested_too_deeply_is_refused() -> None:
+    deep: Any = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(Refused, match="nested"):
+        Desired(settings()).check(desired(probe=deep))
