@@ -20,6 +20,7 @@ from contract.fleet import Fleet
 from prober.engine import Engine
 from prober.fleetfile import FleetFile
 from prober.port import Neighbours, Port
+from prober.receive import filter_program
 from prober.record import Tap
 from prober.send import Link
 from prober.settings import ENVIRONMENT_PREFIX, Settings, read_key
@@ -68,8 +69,13 @@ class Process:
         self._chores: dict[str, float] = {}
 
     def _networks(self, fleet: Fleet) -> Sequence[IPv4Network | IPv6Network]:
-        for prober in fleet.probing.probers:
+        for at, prober in enumerate(fleet.probing.probers):
             if prober.name == self._config.name:
+                try:
+                    filter_program(prober.sources)
+                except ValueError as error:
+                    problem = Problem(f"probing.probers[{at}].sources", str(error), f"a list of {len(prober.sources)}")
+                    raise DocumentError(str(self._config.fleet), [problem]) from None
                 return prober.sources
         names = ", ".join(p.name for p in fleet.probing.probers)
         raise DocumentError(

@@ -101,7 +101,7 @@ class Neighbours:
 
     def _find(self, hop: IPv4Address | IPv6Address) -> bytes | None:
         family = socket.AF_INET if hop.version == 4 else socket.AF_INET6
-        for entry in self._route.get_neighbours(family=family, ifindex=self._port.index):
+        for entry in self._dump(family):
             attributes = dict(entry["attrs"])
             mac = attributes.get("NDA_LLADDR")
             # NUD_INCOMPLETE (1) and NUD_FAILED (32) hold no address to trust.
@@ -109,6 +109,14 @@ class Neighbours:
                 return bytes.fromhex(mac.replace(":", ""))
         self._ask(family, hop)
         return None
+
+    def _dump(self, family: int) -> list[Any]:
+        from pyroute2 import NetlinkError
+
+        try:
+            return list(self._route.get_neighbours(family=family, ifindex=self._port.index))
+        except NetlinkError:  # the table changed under the reading, or the interface went: asked again soon
+            return []
 
     def _ask(self, family: int, hop: IPv4Address | IPv6Address) -> None:
         """A datagram to the next hop makes the kernel resolve it."""

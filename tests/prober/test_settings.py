@@ -79,3 +79,23 @@ def test_the_fleet_file_is_read_again_when_it_changes(tmp_path: Path, fleet: Fle
     assert not file.changed(), "a bad document is complained about once"
     path.unlink()
     assert not file.changed()
+
+
+def test_more_source_networks_than_the_kernels_filter_can_hold_are_refused(
+    tmp_path: Path, fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also in a fleet document that comes later: the prober stays with the one it has."""
+    document = json.loads(fleet.model_dump_json())
+    own = document["probing"]["probers"][0]
+    own["sources"] = [f"198.18.{i}.0/24" for i in range(100)]
+    document["probing"]["probers"] = [own]
+    document["probing"]["reserved"] = ["198.18.0.0/15"]
+    (tmp_path / "f.json").write_text(json.dumps(document))
+    (tmp_path / "k").write_text("00" * 16)
+    places = {"fleet": str(tmp_path / "f.json"), "key_file": str(tmp_path / "k"), "tap_dir": str(tmp_path)}
+    path = tmp_path / "prober.toml"
+    path.write_text(toml({**GOOD, "name": own["name"], "interface": "lo", **places}))
+    with pytest.raises(SystemExit) as ended:
+        main([str(path)])
+    assert ended.value.code == 2
+    assert "probing.probers[0].sources: expected fewer source networks" in capsys.readouterr().err
