@@ -15,6 +15,7 @@ FOREVER = 1 << 62
 STALE_HEARTBEAT_NS = 2 * SECOND
 GONE_NS = 4 * SECOND
 KEEP_LOSSES = 256
+KEEP_TAPS = 16  # of former boots of a node
 
 # What Feeds.status says of a node.
 BEATING, STALE, ENDED, GONE, UNKNOWN = "beating", "stale", "ended", "gone", "unknown"
@@ -86,11 +87,14 @@ class Feeds:
             tap.losses.append((row.ts_ns - 5 * SECOND, row.ts_ns, row.records))
 
     def _forget(self, node: str) -> None:
-        # Old boots stay a while for questions about the past.
+        # Old boots stay a while for questions about the past; of the present one every worker counts.
         taps = self._taps[node]
-        if len(taps) > 16:
-            oldest = min(taps, key=lambda k: taps[k].last.ts_ns)
-            del taps[oldest]
+        if len(taps) <= KEEP_TAPS:
+            return
+        present = max(taps.items(), key=lambda item: item[1].first_ns)[0][0]
+        old = [key for key in taps if key[0] != present]
+        if len(old) > KEEP_TAPS:
+            del taps[min(old, key=lambda k: taps[k].last.ts_ns)]
 
     def _present(self, node: str) -> list[Tap]:
         """The taps of the newest boot of a node."""

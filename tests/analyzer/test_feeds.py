@@ -71,3 +71,19 @@ def test_losses_lie_between_two_reports() -> None:
     feeds.add_loss(Loss(T + 30 * SECOND, "n", 0, "boot", 2))
     assert feeds.lost_between("n", T + 28 * SECOND, T + 29 * SECOND) == 2
     assert feeds.lost_total() == 5
+
+
+def test_every_worker_of_a_large_node_is_followed_and_former_boots_are_forgotten() -> None:
+    feeds = Feeds()
+    for second in range(40):
+        for worker in range(24):
+            feeds.add(feed(second, 10, 10)._replace(worker=worker, boot_id="new"))
+    assert feeds.lost_between("n", 0, T + 60 * SECOND) == 0
+    assert len(feeds._taps["n"]) == 24
+    stopped = feed(39, 10, 10, beat=1)._replace(worker=23, boot_id="new", ts_ns=T + 40 * SECOND)
+    feeds.add(stopped)
+    assert feeds.status("n") == STALE
+    for boot in range(50):
+        feeds.add(feed(100 + boot, 1, 1)._replace(boot_id=f"boot-{boot}"))
+    assert len(feeds._taps["n"]) <= 24
+    assert ("boot-49", 0) in feeds._taps["n"]
