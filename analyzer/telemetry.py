@@ -5,7 +5,7 @@ One instance serves one thread at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from analyzer.rows import DROP, TRACE, Batch, Feed, Loss, Point, Probe, Rows
@@ -83,8 +83,8 @@ class Telemetry:
         losses = [
             Loss(int(t), str(n), int(w), str(b), int(c)) for t, n, w, b, c in self._query(_LOSSES.format(where=since))
         ]
-        points = [point(r) for r in self._query(_POINTS.format(where=f"{since} AND probe_id != 0"))]
-        probes = [probe(r) for r in self._query(_PROBES.format(where=since))]
+        points = known_points(self._query(_POINTS.format(where=f"{since} AND probe_id != 0")))
+        probes = known_probes(self._query(_PROBES.format(where=since)))
         self._landed_us = max([self._landed_us, *(int(r[-1]) for r in reports)])
         return Rows(batches, feeds, points, probes, losses)
 
@@ -92,9 +92,19 @@ class Telemetry:
         """Everything about one probe."""
         where = f"probe_id = {int(probe_id)}"
         return Rows(
-            points=[point(r) for r in self._query(_POINTS.format(where=where))],
-            probes=[probe(r) for r in self._query(_PROBES.format(where=where))],
+            points=known_points(self._query(_POINTS.format(where=where))),
+            probes=known_probes(self._query(_PROBES.format(where=where))),
         )
+
+
+def known_points(rows: Iterable[Sequence[Any]]) -> list[Point]:
+    """Those whose hop and reason the vocabulary has: a record of a later version, or a torn one, says nothing here."""
+    return [p for p in map(point, rows) if p.hop and (p.kind == TRACE or p.reason)]
+
+
+def known_probes(rows: Iterable[Sequence[Any]]) -> list[Probe]:
+    """Those whose outcome the vocabulary has."""
+    return [p for p in map(probe, rows) if p.outcome]
 
 
 def point(row: Sequence[Any]) -> Point:
