@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from analyzer.ledger import CLB_IN, CLB_OUT, EIP_IN, VSW_IN, VSW_OUT, Entry, accused
+from analyzer.ledger import CLB_IN, CLB_OUT, EIP_IN, EIP_OUT, VSW_IN, VSW_OUT, Entry, accused
 from analyzer.region import Situation
 from analyzer.rows import TRACE
 
@@ -93,7 +93,9 @@ def tiers(entries: Iterable[Entry], situation: Situation) -> dict[str, Tier]:
                 if tier is None:
                     tier = out[host_tier(host)] = Tier(region.cluster_of(host), [host])
                 here = entry.seen_at(VSW_IN)
-                hole = host if here is None and VSW_OUT in hops else ""
+                # An answer on its way back has been at the host, whoever recorded it.
+                answered = VSW_OUT in hops or CLB_OUT in hops or EIP_OUT in hops
+                hole = host if here is None and answered else ""
                 seen = here.node if here is not None else ""
                 tier.arrivals.append(Arrival(at_clb.ts_ns, seen, hole, vip, prober, name))
     for tier in out.values():

@@ -141,7 +141,8 @@ class Engine:
         outage = next((f for f in findings if f.family == "collector_outage"), None)
         if outage is not None:
             self._outage_ns = now_ns
-            self.frozen = outage.summary
+            # Without its seconds: a reason that changes every look would be a new decision every look.
+            self.frozen = "telemetry does not land, so nothing is known of the nodes"
         elif self._outage_ns and now_ns - self._outage_ns < THAW_NS:
             self.frozen = "the feeds have only just come back"
         else:

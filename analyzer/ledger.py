@@ -117,7 +117,8 @@ def accused(entry: Entry, region: Region, hop: int) -> str:
     if hop == EIP_IN:
         return at(CLB_IN, "outer_src")
     if hop == CLB_IN:
-        return at(VSW_IN, "outer_src") or at(VSW_OUT, "outer_dst") or same(CLB_OUT)
+        # A reply goes back through the LD that had the request.
+        return at(VSW_IN, "outer_src") or at(VSW_OUT, "outer_dst") or same(CLB_OUT) or at(EIP_OUT, "outer_src")
     if hop == VSW_IN:
         return at(CLB_IN, "outer_dst") or same(VSW_OUT)
     if hop == VSW_OUT:

@@ -167,7 +167,8 @@ class Surges:
                 continue
             entry = ledger.get(point.probe_id)
             vip = (entry.vip_id if entry else 0) or point.vip_id
-            if not vip or not situation.settled(vip, point.ts_ns):
+            # A VIP that has left the fleet document is no fault of a node that does not know it.
+            if vip not in situation.region.vips or not situation.settled(vip, point.ts_ns):
                 continue
             if point.reason == DropReason.NO_VIP and Hop(point.hop) in (Hop.EIP_IN, Hop.CLB_IN):
                 missing[(point.node, vip)].append(point)

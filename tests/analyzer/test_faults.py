@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from analyzer.region import SECOND
+from analyzer.region import SECOND, Region
+from contract.fleet import Fleet
 from tests.analyzer.model import Model, fleet
 from tests.analyzer.story import Story
 
@@ -299,3 +300,43 @@ def test_a_quarter_of_a_day_of_a_small_region_raises_nothing() -> None:
     story = Story(document, seed=11)
     story.run(6 * 3600)
     assert not story.incidents(), [i.summary for i in story.incidents()]
+
+
+def test_lost_feeds_of_a_cluster_and_of_every_host_are_no_dead_cluster() -> None:
+    """What is left of a journey are the records of the EIP nodes, which say through which LD the answer came."""
+
+    def inject(model: Model) -> None:
+        for name in ("ld-a1", "ld-a2", "host-1", "host-2", "host-3", "host-4"):
+            model.nodes[name].records = False
+
+    story = Story(fleet(ld_capacity=15.0))
+    story.run(WARM_S)
+    inject(story.model)
+    story.run(60)
+    assert {i.kind for i in story.incidents()} == {"feed_lost"}, [i.summary for i in story.incidents()]
+    assert not story.model.control.requests
+
+
+def test_probes_of_a_vip_that_has_left_the_fleet_are_nobodys_fault() -> None:
+    story = Story(fleet())
+    story.run(WARM_S)
+    document = story.model.fleet.model_dump(mode="json")
+    document["vips"] = [v for v in document["vips"] if v["id"] != 1]
+    story.engine.exchange_region(Region(Fleet.model_validate(document), 2))
+    for node in ("eip-1", "eip-2"):
+        story.model.nodes[node].missing_vips.add(1)  # the probers have not heard of it yet
+    quiet(story, 60)
+
+
+def test_during_an_outage_an_incident_says_once_why_nothing_is_done() -> None:
+    story = Story(fleet())
+    story.run(WARM_S)
+    story.model.control.answers = False
+    story.model.kill("ld-a1")
+    story.model.kill("ld-a2")
+    story.run(12, until=lambda: bool(story.incidents()))
+    story.blind = True
+    story.run(60)
+    (incident,) = story.incidents("cluster_down")
+    waits = [e["text"] for e in story.store.events(incident.id) if "actions are frozen" in e["text"]]
+    assert len(waits) == 1, waits
