@@ -214,7 +214,8 @@ class Book:
         incident.probers, incident.seen_by_vips = list(finding.probers), list(finding.vips)
         incident.evidence, incident.samples = evidence(finding)
         # What was done is remembered: an incident that comes back does not start a second action at once.
-        incident.remedy = {k: v for k, v in incident.remedy.items() if k == "acted_ns"}
+        incident.remedy = {k: v for k, v in incident.remedy.items() if k in ("acted_ns", "past")}
+        incident.remedy["reopened_ns"] = now_ns
         self.event(incident, now_ns, "reopened", finding.summary)
         self.save(incident, now_ns)
         return incident
@@ -246,7 +247,9 @@ class Book:
                 continue
             if all(_is_back(n, situation, reports) for n in incident.named_nodes):
                 incident.cleared = True
-                self.event(incident, now_ns, "back", f"{', '.join(incident.named_nodes)} forwards again")
+                gone = [n for n in incident.named_nodes if n not in situation.region.nodes]
+                word = "is not of the fleet any more" if gone else "forwards again"
+                self.event(incident, now_ns, "back", f"{', '.join(gone or incident.named_nodes)} {word}")
                 self.save(incident, now_ns)
 
     def close_what_is_clean(
@@ -283,6 +286,8 @@ def _affected(finding: Finding, situation: Situation) -> list[int]:
 
 
 def _is_back(node: str, situation: Situation, reports: Mapping[str, NodeReport]) -> bool:
+    if node not in situation.region.nodes:
+        return True  # the fleet document has let it go: nobody waits for it any more
     report = reports.get(node)
     if report is None:
         return False

@@ -24,6 +24,7 @@ ENDED = ("done", "failed", "rolled_back", "refused", "dry_run")
 CONVERGENCE_NS = SECOND // 2
 REFUSED_AGAIN_NS = 30 * SECOND
 ANSWER_NS = 20 * SECOND
+LOST_NS = 30 * SECOND
 BACKOFF_S = (1, 2, 4, 8, 15)
 SCATTER_MEMORY_NS = 600 * SECOND
 
@@ -182,6 +183,8 @@ class Remedy:
 
     def _await(self, incident: Incident, context: Context) -> None:
         for migration in context.situation.view.migrations.values():
+            if str(migration.get("id")) in incident.remedy.get("past", ()):
+                continue  # of the time before the incident was opened again
             if migration.get("incident_id") == incident.id and migration.get("state") != "refused":
                 requested = int(migration.get("requested_ns") or 0)
                 if requested >= incident.opened_ns - SECOND:
@@ -236,6 +239,7 @@ class Remedy:
         identity = str(migration.get("id", ""))
         state = str(migration.get("state", "planned"))
         incident.remedy |= {"status": "posted", "migration_id": identity, "migration_state": state, "acted_ns": now_ns}
+        incident.remedy["past"] = [*incident.remedy.get("past", []), identity][-20:]
         text = f"migration {identity} of {incident.cluster}: {state}"
         self._book.event(incident, now_ns, "migration", text)
         self._store.save_action(identity, incident.id, now_ns, self._action(incident, migration, now_ns))
@@ -264,6 +268,10 @@ class Remedy:
         now = context.now_ns
         migration = context.situation.view.migrations.get(str(incident.remedy.get("migration_id")))
         if migration is None:
+            if context.situation.view.at_ns > incident.remedy.get("acted_ns", 0) + LOST_NS:
+                identity = str(incident.remedy.get("migration_id"))
+                lost = {"id": identity, "state": "failed", "detail": "control knows nothing of it any more"}
+                self._end(incident, lost, now)
             return []
         state = str(migration.get("state", ""))
         if state != incident.remedy.get("migration_state"):
@@ -350,14 +358,14 @@ def _passed(entry: Entry) -> bool:
 
 
 def clean(incident: Incident, context: Context) -> tuple[bool, str]:
-    """Whether the probes of an incident's VIPs have been clean for two periods since it was opened."""
+    """Whether the probes of an incident's VIPs have been clean for two periods since it was opened, or opened again."""
     situation = context.situation
     region = situation.region
     wanted = probed(incident.vips, situation)
     # A probe that would be silent is known to be so a time-out, and a little, after it was sent.
     until = context.now_ns - region.timeout_ns - 2 * SECOND
     since = until - 2 * region.period_ns
-    if since < incident.opened_ns - region.timeout_ns:
+    if since < max(incident.opened_ns, incident.remedy.get("reopened_ns", 0)) - region.timeout_ns:
         return False, "too early"
     count: dict[int, int] = dict.fromkeys(wanted, 0)
     for entry in context.ledger.recent(since):
@@ -414,7 +422,7 @@ def decide(incident: Incident, context: Context, down: Iterable[str]) -> Decisio
             return Decision("no_action", reason)
         reason = f"{incident.kind} leaves {cluster.name} with capacity {live:g}, its VIPs need {demand:g}"
     acted = incident.remedy.get("acted_ns", 0)
-    cooldown = float(rails.get("cooldown_s") or policy.cooldown_s)
+    cooldown = float(rails.get("cooldown_s", policy.cooldown_s))
     if acted and context.now_ns - acted < cooldown * SECOND:
         return Decision("no_action", "this incident was acted upon already; a second time needs a person")
     if cluster.purpose == "buffer":

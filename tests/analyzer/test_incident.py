@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from analyzer.incident import fingerprint
-from analyzer.region import SECOND
+from analyzer.region import SECOND, Region
 from analyzer.store import Store
+from contract.fleet import Fleet
 from tests.analyzer.model import fleet
 from tests.analyzer.story import Story
 
@@ -17,7 +18,7 @@ def test_fingerprints_are_stable_names() -> None:
 
 
 def test_a_restart_in_the_middle_of_an_incident_goes_on_without_duplicates(tmp_path: Path) -> None:
-    """The analyzer dies at another second of a story each time; each time there is one incident, one action, one alert."""
+    """The analyzer dies at another second of a story each time; there is one incident, one action, one alert."""
     for moment in range(1, 24, 3):
         store = Store(tmp_path / f"{moment}.sqlite")
         story = Story(fleet(), store=store)
@@ -104,3 +105,35 @@ def test_a_node_that_came_back_and_fails_again_reopens_its_incident() -> None:
     assert [i.id for i in story.incidents()] == [incident.id]
     assert (incident.reopened, incident.is_open) == (1, True)
     assert [d["status"] for d in story.delivered] == ["firing", "resolved", "firing"]
+
+
+def test_an_incident_of_a_node_that_leaves_the_fleet_ends() -> None:
+    story = Story(fleet())
+    story.run(40)
+    story.model.kill("ld-buf1")
+    story.run(30)
+    (incident,) = story.incidents()
+    assert incident.idle
+    document = story.model.fleet.model_dump(mode="json")
+    document["nodes"] = [n for n in document["nodes"] if n["name"] != "ld-buf1"]
+    story.engine.exchange_region(Region(Fleet.model_validate(document), 2))
+    story.run(5)
+    assert incident.state == "closed", story.timeline(incident)
+    assert "ld-buf1 is not of the fleet any more" in story.timeline(incident)
+
+
+def test_an_incident_that_is_opened_again_waits_for_probes_sent_since() -> None:
+    story = Story(fleet())
+    story.run(40)
+    story.model.kill("ld-a1")
+    story.run(40)
+    (incident,) = story.incidents()
+    story.model.revive("ld-a1")
+    story.run(40)
+    story.model.kill("ld-a1")
+    story.run(12, until=lambda: incident.is_open)
+    reopened = story.model.now
+    story.run(40, until=lambda: not incident.is_open)
+    assert not incident.is_open
+    # Two periods of probes, and what it takes to know that one is silent.
+    assert story.model.now - reopened >= 2 * story.engine.region.period_ns

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
+from analyzer.region import Situation
 from analyzer.remedy import decide
 from tests.analyzer.model import Model, fleet
 from tests.analyzer.story import Story
@@ -148,3 +150,46 @@ def test_every_family_that_is_not_actionable_says_so() -> None:
     (incident,) = story.incidents()
     context = story.engine._context(story.model.now, story.engine.situation(), [])
     assert decide(incident, context, set()).reason == "real_server_dead is reported, never acted upon"
+
+
+def test_a_migration_that_control_has_forgotten_holds_no_incident_open() -> None:
+    story = story_of()
+    kill_cluster(story.model)
+    story.run(12, until=lambda: bool(story.model.control.migrations))
+    story.run(1)
+    (incident,) = story.incidents()
+    assert incident.remedy["status"] == "posted"
+    story.model.control.migrations.clear()  # its store was put back
+    for vip in story.model.vips:
+        story.model.control.placed[vip] = ("clb-b", story.model.now)
+    story.run(60)
+    assert incident.state == "closed", story.timeline(incident)
+    assert "control knows nothing of it any more" in story.timeline(incident)
+    assert len(story.model.control.requests) == 1
+
+
+def test_a_migration_from_before_the_incident_came_back_is_not_taken_for_the_new_one() -> None:
+    story = story_of()
+    story.model.kill("ld-a1")
+    story.model.kill("ld-a2")
+    story.run(50)
+    (incident,) = story.incidents()
+    assert incident.state == "closed"
+    (old,) = story.model.control.migrations
+    incident.state, incident.closed_ns = "open", 0
+    incident.remedy = {k: v for k, v in incident.remedy.items() if k in ("acted_ns", "past")}
+    incident.remedy |= {"status": "posting", "posted_ns": story.model.now}
+    story.engine.remedy._await(incident, story.engine._context(story.model.now, story.engine.situation(), []))
+    assert incident.remedy["status"] == "posting", f"{old} was done before"
+
+
+def test_a_cooldown_of_zero_is_a_cooldown_of_zero() -> None:
+    story = story_of()
+    kill_cluster(story.model)
+    story.run(12, until=lambda: bool(story.incidents()))
+    (incident,) = story.incidents()
+    incident.remedy["acted_ns"] = story.model.now - 1
+    view = dataclasses.replace(story.engine.view, rails={"cooldown_s": 0.0})
+    context = story.engine._context(story.model.now, Situation(story.engine.region, view), [])
+    incident.probers, incident.seen_by_vips = ["prober-1", "prober-2"], [1, 3, 5]
+    assert "acted upon already" not in decide(incident, context, set()).reason
