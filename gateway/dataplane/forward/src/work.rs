@@ -267,20 +267,18 @@ impl Work {
         }
     }
 
-    /// An LD sees both directions on one port: the VIP tells which.
+    /// An LD sees both directions on one port: the VIP tells which, and the tunnel's end where it does not.
     fn find_hop(&mut self, role: Role, tables: Option<&Tables>) {
         if role != Role::Clb || self.packet.version == 0 {
             return;
         }
         let Some(Tables { section: Section::Clb(clb), .. }) = tables else { return };
         let Tuple { src, dst, .. } = self.packet.tuple;
-        let (vip, hop) = match clb.vip(dst) {
-            Some(vip) => (vip, Hop::ClbIn),
-            None => match clb.vip(src) {
-                Some(vip) => (vip, Hop::ClbOut),
-                None => return,
-            },
-        };
+        let request = || clb.vip(dst).map(|vip| (vip, Hop::ClbIn));
+        let reply = || clb.vip(src).map(|vip| (vip, Hop::ClbOut));
+        // Both ends may be VIPs: a client may claim any address. Then the tunnel knows, as far as it was read.
+        let found = if self.hop == Hop::ClbOut { reply().or_else(request) } else { request().or_else(reply) };
+        let Some((vip, hop)) = found else { return };
         (self.hop, self.vip) = (hop, Some(vip));
         self.vip_id = clb.vips.get(vip as usize).map_or(0, |vip| vip.id);
     }

@@ -247,3 +247,22 @@ fn a_wrong_cookie_or_another_source_is_no_probe() {
     let result = support::send_at(late, &mut *region.eip, 1, &frame_to(EDGE_MAC, &stale.ip()));
     assert!(result.points.is_empty());
 }
+
+/// A client may claim any source address, another VIP's too: the answer must not be taken for a request to that VIP.
+#[test]
+fn an_answer_to_an_address_that_is_a_vip_is_an_answer() {
+    let plan = support::plan(4, 4, "gre");
+    let other = "10.100.0.2";
+    let mut tables = plan.clb_tables();
+    let mut second = tables["clb"]["vips"][0].clone();
+    (second["id"], second["address"]) = (2.into(), other.into());
+    tables["clb"]["vips"].as_array_mut().unwrap().push(second);
+    let mut clb = support::node(tgw_contract::Role::Clb, &tables);
+    let (claimed, vip) = ((other, 80), (plan.private, 80));
+    let syn = support::tunnel(plan.eip, plan.service, "gre", None, &Tcp::new(claimed, vip, SYN).ip());
+    assert_eq!(send(&mut *clb, 0, &frame(&syn)).port(), 0);
+    let answer = support::tunnel(plan.host, plan.ld, "gre", Some(77), &Tcp::new(vip, claimed, SYN | ACK).ip());
+    let (src, dst, key, _) = untunnel(&send(&mut *clb, 0, &frame(&answer)).frame);
+    assert_eq!((src, dst, key), (ip(plan.ld), ip(plan.anycast), None));
+    assert_eq!(clb.counters().created, 1, "no flow of the other VIP");
+}
