@@ -37,6 +37,7 @@ class Shell:
         """Reads the fleet document and opens the store; DocumentError, sqlite3.Error, OSError."""
         self.settings = settings
         fleet = files.load(settings.fleet, Fleet, "TGW_FLEET_")
+        files.read_text(settings.warehouse.password_file)
         settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.store = Store(settings.state_dir / "analyzer.sqlite")
         self._fleet_digest = ""
@@ -124,7 +125,7 @@ class Shell:
         loop = asyncio.get_running_loop()
         try:
             rows = await loop.run_in_executor(self._read_pool, self._reader.read, self.engine.read_from_ns)
-        except (Unavailable, Refused) as error:
+        except (Unavailable, Refused, DocumentError) as error:  # the last: its password file is gone
             self._note("reading the warehouse", str(error))
             return None
         self._note("reading the warehouse", "")
@@ -162,15 +163,20 @@ class Shell:
     async def _post(self, receiver: Receiver, delivery: Delivery) -> tuple[int, str]:
         try:
             signed = headers(receiver.signing_secret(), delivery.id, int(time.time()), delivery.body)
-            answer = await self._http.post(
-                str(receiver.url),
-                content=delivery.body,
-                headers={"content-type": "application/json", **signed},
-                timeout=receiver.timeout_s,
-            )
+            # The whole attempt has an end, and the answer's body, which may have none, is not read.
+            async with (
+                asyncio.timeout(receiver.timeout_s),
+                self._http.stream(
+                    "POST",
+                    str(receiver.url),
+                    content=delivery.body,
+                    headers={"content-type": "application/json", **signed},
+                    timeout=receiver.timeout_s,
+                ) as answer,
+            ):
+                return answer.status_code, ""
         except (httpx.HTTPError, OSError, ValueError) as error:
             return 0, f"{type(error).__name__}: {error}"
-        return answer.status_code, ""
 
     # the mirror in the warehouse
 
@@ -194,7 +200,7 @@ class Shell:
                 await loop.run_in_executor(
                     self._write_pool, self._writer.insert, item.table, item.columns, item.rows, item.token
                 )
-        except (Unavailable, Refused) as error:
+        except (Unavailable, Refused, DocumentError) as error:  # the last: its password file is gone
             self._note("writing to the warehouse", str(error))
             return False
         self._note("writing to the warehouse", "")
