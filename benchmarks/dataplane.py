@@ -118,7 +118,7 @@ def table(whole: Document) -> Table:
     """The cases as a table."""
     shown = Table(title="Packet path in memory, one core", caption="frame: bytes of the inner IP packet")
     for name in ("case", "mode", "flows", "frame", "ns/packet", "limit ns", "x limit", "spread"):
-        shown.add_column(name, justify="left" if name in ("case", "mode") else "right")
+        shown.add_column(name, justify="left" if name in ("case", "mode") else "right", no_wrap=True)
     for case in whole["cases"]:
         shown.add_row(
             case["case"],
@@ -151,7 +151,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(whole, indent=2) + "\n")
-    console = Console()
+    # A pipe has no width of its own: let the table have what it needs.
+    console = Console() if sys.stdout.isatty() else Console(width=110)
     console.print(table(whole))
     if "exact" in whole:
         account = whole["exact"]

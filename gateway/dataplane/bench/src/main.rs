@@ -28,7 +28,7 @@ const USAGE: &str = "usage: tgw-bench [--quick] [--frames N] [--case NAME] [--fl
   --frames N   frames of the exact account (default 10000000; 0: no account)
   --case NAME  only this case, such as clb.request
   --flows N    only this number of flows
-  --turns N    turns of each case and its limit (default 31)";
+  --turns N    turns of each case and its limit (default 61)";
 
 struct Arguments {
     quick: bool,
@@ -53,7 +53,7 @@ fn arguments() -> Result<Arguments, Failure> {
             _ => return Err(format!("unknown word {word}\n{USAGE}").into()),
         }
     }
-    let (default_frames, default_turns) = if quick { (20_000, 3) } else { (10_000_000, 31) };
+    let (default_frames, default_turns) = if quick { (20_000, 3) } else { (10_000_000, 61) };
     let frames = frames.unwrap_or(default_frames);
     Ok(Arguments { quick, frames, case, flows, turns: turns.unwrap_or(default_turns) })
 }
@@ -87,7 +87,7 @@ fn run(arguments: &Arguments) -> Result<(Value, bool), Failure> {
     let effort = if arguments.quick {
         Effort { turns: arguments.turns, batches: 50, settling: 10 }
     } else {
-        Effort { turns: arguments.turns, batches: 1000, settling: 250 }
+        Effort { turns: arguments.turns, batches: 500, settling: 250 }
     };
     let many = if arguments.quick { 5_000 } else { 1_000_000 };
     let flow_counts: &[usize] = if arguments.quick { &[1, 1_000] } else { &[1, 10_000, 1_000_000] };
