@@ -202,9 +202,14 @@ def test_a_capture_reads_back(tmp_path: Path) -> None:
     assert dataplane.read_pcap(path) == frames
     with pytest.raises(dataplane.DeviceError, match=r"missing.pcap"):
         dataplane.read_pcap(tmp_path / "missing.pcap")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(dataplane.DeviceError, match=r"a.pcap: cannot read on"):
+        dataplane.read_pcap(path)
     path.write_bytes(b"x" * 30)
     with pytest.raises(dataplane.DeviceError, match="magic"):
         dataplane.read_pcap(path)
+    with pytest.raises(dataplane.DeviceError, match=r"a.pcap: cannot write: frame too long"):
+        dataplane.write_pcap(path, [(0, b"x" * 70_000)])
 
 
 def test_a_node_without_its_interface_does_not_start() -> None:

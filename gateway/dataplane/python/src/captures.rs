@@ -1,6 +1,7 @@
 //! Files for notebooks and tests: captures of frames, and taps that a node left behind.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -16,7 +17,7 @@ use crate::errors;
 pub(crate) fn read_pcap(py: Python<'_>, path: PathBuf) -> PyResult<Vec<(u64, Py<PyBytes>)>> {
     let mut reader = PcapReader::open(&path).map_err(|error| raised(&error))?;
     let mut frames = Vec::new();
-    let mut next = || reader.next_frame().map_err(|error| errors::device(error.raw_os_error(), &error.to_string()));
+    let mut next = || reader.next_frame().map_err(|error| unfinished(&path, "read on", &error));
     while let Some((at, bytes)) = next()? {
         frames.push((at, PyBytes::new(py, &bytes).unbind()));
     }
@@ -27,10 +28,11 @@ pub(crate) fn read_pcap(py: Python<'_>, path: PathBuf) -> PyResult<Vec<(u64, Py<
 #[pyfunction]
 pub(crate) fn write_pcap(path: PathBuf, frames: Vec<(u64, PyBackedBytes)>) -> PyResult<()> {
     let mut writer = PcapWriter::create(&path).map_err(|error| raised(&error))?;
-    for (at, bytes) in &frames {
-        writer.write(*at, bytes)?;
-    }
-    Ok(writer.flush()?)
+    let mut write = || {
+        frames.iter().try_for_each(|(at, bytes)| writer.write(*at, bytes))?;
+        writer.flush()
+    };
+    write().map_err(|error| unfinished(&path, "write", &error))
 }
 
 /// The packed point records that a tap file still holds, the oldest first.
@@ -40,6 +42,10 @@ pub(crate) fn read_tap(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyBy
     let mut records = Vec::new();
     reader.take(&mut records);
     Ok(PyBytes::new(py, &records))
+}
+
+fn unfinished(path: &Path, doing: &str, error: &io::Error) -> PyErr {
+    errors::device(error.raw_os_error(), &format!("{}: cannot {doing}: {error}", path.display()))
 }
 
 fn raised(error: &DeviceError) -> PyErr {
