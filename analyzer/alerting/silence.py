@@ -11,6 +11,10 @@ from pydantic import Field, model_validator
 from analyzer.alerting.alert import Alert
 from contract.documents import Strict
 
+MOST_REPEATS = 3
+_REPEAT = re.compile(r"[*+?{]")
+_REPEATED_GROUP = re.compile(r"\)[*+?{]")
+
 
 class Matcher(Strict):
     """One label and what it must be; `regex`: the value is a regular expression that must match whole."""
@@ -26,6 +30,9 @@ class Matcher(Strict):
                 re.compile(self.value)
             except re.error as error:
                 raise ValueError(f"value: expected a regular expression: {error}") from None
+            # Such a pattern can take for ever on a short label, and every look would wait for it, also after a restart.
+            if len(_REPEAT.findall(self.value)) > MOST_REPEATS or _REPEATED_GROUP.search(self.value):
+                raise ValueError(f"value: expected at most {MOST_REPEATS} of * + ? {{ and none after a group")
         return self
 
     def matches(self, alert: Alert) -> bool:

@@ -108,6 +108,14 @@ def test_silences_hold_while_they_last() -> None:
         Matcher(label="a", value="(", regex=True)
 
 
+@pytest.mark.parametrize("value", ["(a+)+$", "(a|a)*b", "(x?){30}y", ".*.*.*.*z", "(a|ab){9}", "a?a?a?a?aaaa"])
+def test_patterns_that_could_take_for_ever_are_refused(value: str) -> None:
+    with pytest.raises(ValidationError, match="none after a group"):
+        Matcher(label="a", value=value, regex=True)
+    assert Matcher(label="a", value=value).value == value  # as plain text it is harmless
+    assert Matcher(label="subject", value="(ld|host)-[a-z]+[0-9]*", regex=True).matches(alert("node_down", "ld-a1"))
+
+
 def test_the_payload_is_alertmanagers() -> None:
     firing, over = alert("node_down", "a"), alert("node_down", "b", ends=T + SECOND)
     body = alertmanager("ops", {"cluster": "clb-a"}, [firing, over], "http://x")
