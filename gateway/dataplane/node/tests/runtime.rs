@@ -322,6 +322,7 @@ fn a_delayed_frame_stays_that_long_and_leaves() {
     until("20 frames", || bench.count(0, Counter::FramesOut) == 20);
     bench.node.stop();
     let points = bench.readers()[0].points();
+    assert_eq!(points.len(), 20);
     assert!(points.iter().all(|point| point.residence_ns >= 5_000_000), "{points:?}");
 }
 
