@@ -119,9 +119,12 @@ def finish(report: dict[str, Any], events: list[story.Event], out: Path, screen:
 
 def _head(mode: str) -> dict[str, Any]:
     root = Path(__file__).resolve().parent.parent
-    commit = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10
-    ).stdout.strip()
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10
+        ).stdout.strip()
+    except OSError:  # a machine without git, or a copy without history
+        commit = ""
     return {
         "mode": mode,
         "story": STORIES[mode],

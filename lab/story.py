@@ -319,6 +319,8 @@ def verdict(report: dict[str, Any]) -> list[str]:
     )
     left = report.get("processes_left")
     hold(not left, f"processes_left: expected none, got {left}")
+    spaces = report.get("namespaces_left")
+    hold(not spaces, f"namespaces_left: expected none, got {spaces}")
     return out
 
 

@@ -16,20 +16,30 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from contract.documents import Strict
 
 
-class Listen(Strict):
-    """Where an API listens: `socket` (a Unix socket, guarded by its directory's mode), or `host` and `port`.
-
-    `token` is asked for as a bearer token.
-    """
+class Address(Strict):
+    """Where a server listens that asks every request who it is: `socket` (a Unix socket), or `host` and `port`."""
 
     socket: Path | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=0, ge=0, le=65535)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it."""
+        return self.socket is not None or is_loopback(self.host)
+
+
+class Listen(Address):
+    """Where an API listens: a Unix socket (guarded by its directory's mode) or loopback, elsewhere only with a token.
+
+    `token` is asked for as a bearer token.
+    """
+
     token: SecretStr | None = None
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
-        if self.socket is None and not is_loopback(self.host) and self.token is None:
+        if not self.is_local and self.token is None:
             raise ValueError(f"host {self.host} is not loopback: expected a token beside it")
         if self.token is not None and len(self.token.get_secret_value()) < 16:
             raise ValueError("token: expected at least 16 characters")
@@ -63,9 +73,13 @@ class BearerToken:
         await self._app(scope, receive, send)
 
 
-def server(app: ASGIApp, listen: Listen) -> uvicorn.Server:
-    """A uvicorn server for `app` that keeps the rules above. Run it with `await server(...).serve()`."""
-    guarded = app if listen.token is None else BearerToken(app, listen.token.get_secret_value())
+def server(app: ASGIApp, listen: Address) -> uvicorn.Server:
+    """A uvicorn server for `app` that keeps the rules above. Run it with `await server(...).serve()`.
+
+    With a bare Address, `app` itself must ask every request who it is.
+    """
+    token = listen.token if isinstance(listen, Listen) else None
+    guarded = app if token is None else BearerToken(app, token.get_secret_value())
     common = {"log_level": "warning", "access_log": False, "lifespan": "on", "timeout_graceful_shutdown": 2}
     if listen.socket is not None:
         # The directory decides who may connect (uvicorn opens the socket itself to all).

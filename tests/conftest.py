@@ -17,7 +17,7 @@ def namespaces_missing() -> str | None:
     """Why network namespaces cannot be used here; None when they can."""
     if os.geteuid() != 0:
         return "needs root"
-    for tool in ("ip", "ethtool", "bird"):
+    for tool in ("ip", "ethtool", "bird", "sysctl"):
         if shutil.which(tool) is None:
             return f"needs the command {tool}"
     name = f"tgwt-can-{os.getpid()}"

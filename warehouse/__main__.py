@@ -18,16 +18,22 @@ from warehouse import migrate
 from warehouse.engine import Engine, EngineError
 from warehouse.revisions import Variant
 from warehouse.server import Account, Server
-from warehouse.settings import Settings, User
+from warehouse.settings import MIN_PASSWORD, Settings, User
 
 log = structlog.get_logger()
 
 
-def account(user: User, *, reader: bool) -> Account:
-    """The account of a configured user; DocumentError when its password file is empty or unreadable."""
+def account(user: User, *, reader: bool, local: bool = True) -> Account:
+    """The account of a configured user. `local`: only this machine can reach the server.
+
+    DocumentError when the password file is empty or unreadable, or the password too short for an open address.
+    """
     password = read_text(user.password_file).strip()
     if not password:
         raise DocumentError(str(user.password_file), [Problem("", "expected a password", "an empty file")])
+    if not local and len(password) < MIN_PASSWORD:
+        expected = f"expected at least {MIN_PASSWORD} characters, since the warehouse does not listen on loopback"
+        raise DocumentError(str(user.password_file), [Problem("", expected, "(not shown)")])
     return Account(user.name, password, reader)
 
 
@@ -38,7 +44,11 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         settings = load(Path(arguments[0]), Settings, "TGW_WAREHOUSE_")
-        accounts = [account(settings.writer, reader=False), account(settings.reader, reader=True)]
+        local = settings.listen.is_local
+        accounts = [
+            account(settings.writer, reader=False, local=local),
+            account(settings.reader, reader=True, local=local),
+        ]
     except DocumentError as error:
         refuse(error)
     logs.configure("warehouse", settings.log_level)

@@ -8,8 +8,10 @@ from typing import Annotated
 from pydantic import Field
 
 from contract.documents import Strict
-from service.listen import Listen
+from service.listen import Address
 from warehouse.revisions import Identifier, Retention
+
+MIN_PASSWORD = 16
 
 
 class WarehouseSettings(Strict):
@@ -36,7 +38,8 @@ class Settings(Strict):
     """The warehouse process's configuration file."""
 
     state_dir: Path
-    listen: Listen = Listen(port=8123)
+    # Every request carries a user and a password; off loopback both must be of MIN_PASSWORD characters.
+    listen: Address = Address(port=8123)
     database: Identifier = "tgw"
     writer: User
     reader: User

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr, ValidationError
 
-from service.listen import BearerToken, Listen, is_loopback, server
+from service.listen import Address, BearerToken, Listen, is_loopback, server
 
 TOKEN = "0123456789abcdef"
 
@@ -51,3 +51,10 @@ def test_the_server_guards_the_app_it_is_given() -> None:
     made = server(app(), Listen(host="127.0.0.1", token=SecretStr(TOKEN)))
     assert isinstance(made.config.app, BearerToken)
     assert not isinstance(server(app(), Listen()).config.app, BearerToken)
+
+
+def test_an_app_that_asks_by_itself_may_listen_anywhere() -> None:
+    address = Address(host="0.0.0.0")
+    assert not address.is_local
+    assert not isinstance(server(app(), address).config.app, BearerToken)
+    assert Listen().is_local

@@ -32,7 +32,7 @@ def test_it_needs_a_file() -> None:
     ("change", "path"),
     [
         (("state_dir =", "state_dri ="), "state_dir"),
-        (('host = "127.0.0.1"', 'host = "0.0.0.0"'), "listen"),
+        (('host = "127.0.0.1"', "host = 5"), "listen.host"),
         (('name = "reader"', "name = 5"), "reader.name"),
         (("listen =", "reader_seconds = -1\nlisten ="), "reader_seconds"),
         (("listen =", 'database = "a b"\nlisten ='), "database"),
@@ -48,6 +48,20 @@ def test_a_wrong_configuration_names_file_and_path(tmp_path: Path, change: tuple
     assert str(config) in done.stderr
     assert path in done.stderr
     assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("name", ["writer", "reader"])
+def test_off_loopback_a_short_password_is_refused_and_not_shown(tmp_path: Path, name: str) -> None:
+    config = Warehouse(tmp_path).write_config()
+    config.write_text(config.read_text().replace('host = "127.0.0.1"', 'host = "0.0.0.0"'))
+    for each in ("writer", "reader"):
+        (tmp_path / f"{each}.password").write_text("long-enough-for-the-open\n")
+    (tmp_path / f"{name}.password").write_text("too-short\n")
+    done = run(str(config))
+    assert done.returncode == 2
+    assert f"{name}.password" in done.stderr
+    assert "at least 16 characters" in done.stderr
+    assert "too-short" not in done.stderr
 
 
 def test_an_empty_password_file_is_refused(tmp_path: Path) -> None:
