@@ -10,6 +10,9 @@ const ESTABLISHED: u8 = 2;
 const CLOSING: u8 = 3;
 /// Not TCP.
 const DATAGRAMS: u8 = 4;
+/// The client spoke without a SYN that was seen here (it came over from another LD, or it is made up), and the server has
+/// not answered yet. Kept no longer than a half-open one, so that stray ACKs cannot fill the table for minutes.
+const UNCONFIRMED: u8 = 5;
 const PHASE: u8 = 0x0F;
 const CLIENT_CLOSED: u8 = 0x10;
 const SERVER_CLOSED: u8 = 0x20;
@@ -46,6 +49,7 @@ pub(crate) fn next(state: u8, protocol: u8, flags: u8, from: Sender) -> u8 {
         _ if closed == CLIENT_CLOSED | SERVER_CLOSED => CLOSING,
         (HALF_OPEN, Sender::Client) if !is_syn => ESTABLISHED,
         (HALF_OPEN, _) => HALF_OPEN,
+        (0 | UNCONFIRMED, Sender::Client) => UNCONFIRMED,
         _ => ESTABLISHED,
     };
     phase | closed
@@ -54,7 +58,7 @@ pub(crate) fn next(state: u8, protocol: u8, flags: u8, from: Sender) -> u8 {
 /// Seconds that a connection in this state may stay silent.
 pub(crate) const fn timeout(state: u8) -> u16 {
     match (state & PHASE, state & !PHASE) {
-        (HALF_OPEN, _) => 30,
+        (HALF_OPEN | UNCONFIRMED, _) => 30,
         (CLOSING, _) => 10,
         (DATAGRAMS, _) => 60,
         (_, 0) => 900,
@@ -117,8 +121,16 @@ mod tests {
     }
 
     #[test]
-    fn what_began_elsewhere_is_established_and_datagrams_are_datagrams() {
-        assert_eq!(timeout(after(&[(ACK, Client)])), 900);
+    fn what_began_elsewhere_is_established_once_the_server_answers() {
+        assert_eq!(timeout(after(&[(ACK, Client)])), 30);
+        assert_eq!(timeout(after(&[(ACK, Client), (ACK, Client)])), 30, "a made-up client does not confirm itself");
+        assert_eq!(timeout(after(&[(ACK, Client), (ACK, Server)])), 900);
+        assert_eq!(timeout(after(&[(ACK, Client), (ACK, Server), (ACK, Client)])), 900);
+        assert!(is_over(after(&[(ACK, Client), (RST, Server)])), "a server that knows nothing of it ends it");
+    }
+
+    #[test]
+    fn datagrams_are_datagrams() {
         assert_eq!(timeout(after(&[(FIN | ACK, Server)])), 120);
         assert_eq!(timeout(next(0, protocol::UDP, 0, Client)), 60);
     }
