@@ -65,6 +65,10 @@ impl Stage for Clb {
         self.flows.prefetch(work.hash);
     }
 
+    fn prepare_more(&mut self, work: &Work) {
+        self.flows.prefetch_entry(work.hash);
+    }
+
     fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, DropReason> {
         let tables = context.tables;
         let Section::Clb(clb) = &tables.section else { return Err(DropReason::NoConfig) };

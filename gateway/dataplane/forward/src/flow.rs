@@ -102,6 +102,29 @@ impl FlowTable {
         }
     }
 
+    /// Once that line has come: ask for the entry that its tag names, or for the other bucket when none does.
+    pub(crate) fn prefetch_entry(&self, hash: u64) {
+        let tag = tag_of(hash);
+        let first = self.first(hash);
+        let words = self.bucket(first);
+        for (half, tags) in words.iter().take(2).enumerate() {
+            let hits = zero_lanes(tags ^ spread(tag));
+            if hits == 0 {
+                continue;
+            }
+            let lane = half * 4 + hits.trailing_zeros() as usize / 16;
+            if let Some(entry) = self.entries.get(self.entry_of(first, lane)) {
+                // An entry may lie across two cache lines.
+                prefetch(&entry[0]);
+                prefetch(&entry[entry.len() - 1]);
+            }
+            return;
+        }
+        if let Some(word) = self.words.get(self.at(self.other(first, tag))) {
+            prefetch(word);
+        }
+    }
+
     pub(crate) fn counters(&self) -> crate::FlowCounters {
         crate::FlowCounters { created: self.created, expired: self.expired, active: self.active }
     }
@@ -244,13 +267,10 @@ impl FlowTable {
         }
     }
 
-    /// A free lane in one of two buckets: in the emptier one, after expiry, or after moving others.
+    /// A free lane in one of two buckets: in the first when it has one (it is the one that a lookup has asked for ahead of
+    /// time), else in the second, after expiry, or after moving others.
     fn room(&mut self, first: usize, second: usize) -> Option<(usize, usize)> {
-        let free = |table: &Self| {
-            let (a, b) = (table.free_lanes(first), table.free_lanes(second));
-            let bucket = if b > a { second } else { first };
-            (a.max(b) > 0).then_some(bucket)
-        };
+        let free = |table: &Self| [first, second].into_iter().find(|&bucket| table.free_lanes(bucket) > 0);
         let bucket = match free(self) {
             Some(bucket) => bucket,
             None => {

@@ -35,6 +35,8 @@ pub(crate) trait Stage: Send {
     fn advance(&mut self, now: Nanos);
     /// Hash what will be looked up, and prefetch it.
     fn prepare(&mut self, work: &mut Work);
+    /// What was prefetched for the batch has come: prefetch what it leads to.
+    fn prepare_more(&mut self, _: &Work) {}
     /// Decide about an admitted frame and change it: the port it leaves by, or why it dies.
     fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, DropReason>;
     fn counters(&self) -> FlowCounters;
@@ -81,6 +83,11 @@ impl<S: Stage> Runner<S> {
         for (work, admitted) in &mut self.works {
             if admitted.is_ok() {
                 self.stage.prepare(work);
+            }
+        }
+        for (work, admitted) in &self.works {
+            if admitted.is_ok() {
+                self.stage.prepare_more(work);
             }
         }
         let mut context = Context { tables, faults: &mut self.faults };

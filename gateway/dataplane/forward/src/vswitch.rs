@@ -49,6 +49,10 @@ impl Stage for Vswitch {
         self.flows.prefetch(work.hash);
     }
 
+    fn prepare_more(&mut self, work: &Work) {
+        self.flows.prefetch_entry(work.hash);
+    }
+
     fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, DropReason> {
         let tables = context.tables;
         let Section::Vswitch(vswitch) = &tables.section else { return Err(DropReason::NoConfig) };
