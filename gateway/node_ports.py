@@ -30,7 +30,8 @@ class Port(Strict):
     interface: str = Field(min_length=1, max_length=15)
     next_hop: IPvAnyAddress | None = None
     next_hop6: IPvAnyAddress | None = None
-    mtu: int = Field(ge=576, le=9216)
+    # At most what the native core's frame buffers hold.
+    mtu: int = Field(ge=576, le=1906)
     kind: Literal["af_packet"] = "af_packet"
 
     @model_validator(mode="after")

@@ -63,6 +63,7 @@ fn each_wrong_value_is_named_by_its_path() {
     clb("/ports/0/mac", json!("ff:ff:ff:ff:ff:ff"), "ports[0].mac");
     clb("/ports/0/next_hop_mac", json!("x"), "ports[0].next_hop_mac");
     clb("/ports/0/mtu", json!(100), "ports[0].mtu");
+    clb("/ports/0/mtu", json!(1907), "ports[0].mtu");
     clb("/ports/0/host_addresses/0", json!("10.0.0.256"), "ports[0].host_addresses[0]");
     clb("/clb/reply_to", json!(null), "clb.reply_to");
     clb("/clb/reply_to", json!("fd00::1"), "clb.reply_to");

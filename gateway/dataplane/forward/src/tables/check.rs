@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tgw_contract::colour::{ColourKey, Prefix};
 use tgw_contract::Role;
-use tgw_wire::ethernet::Mac;
+use tgw_wire::ethernet::{self, Mac};
 use tgw_wire::{protocol, vxlan};
 
 use super::read::{address, number, Place, Reader};
@@ -14,11 +14,14 @@ use super::{
     service_key, Backend, Binding, ClbTables, ConfigError, EipTables, Encap, Endpoint, Listener, Port, Problem,
     Section, Server, Tables, Vip, VswitchTables, EDGE, FABRIC,
 };
+use crate::frame::{DEFAULT_CAPACITY, HEADROOM};
 use crate::hash::Map;
 use crate::maglev::Maglev;
 
 const ID: u64 = u32::MAX as u64;
 const SMALLEST_MTU: u64 = 576;
+/// What a frame's buffer holds: a longer frame would be cut at its receipt and blamed on its sender.
+const LARGEST_MTU: u64 = (DEFAULT_CAPACITY - HEADROOM - ethernet::HEADER_LEN) as u64;
 const LARGEST_WEIGHT: u64 = 1000;
 /// Backends of a listener; the Maglev table has room for their shares.
 const MOST_BACKENDS: usize = 1024;
@@ -94,7 +97,7 @@ fn ports(reader: &mut Reader, place: &Place<'_>, role: Role) -> Vec<Port> {
         once(reader, &mut seen, &at, index);
         let own = reader.read(&place.field("mac"), MAC, mac);
         let next_hop_mac = reader.optional(&place.field("next_hop_mac"), MAC, mac);
-        let mtu = reader.number(&place.field("mtu"), SMALLEST_MTU, u64::from(u16::MAX)).map(|mtu| mtu as u16);
+        let mtu = reader.number(&place.field("mtu"), SMALLEST_MTU, LARGEST_MTU).map(|mtu| mtu as u16);
         let host = place.field("host_addresses");
         let mut host_addresses = Vec::new();
         if !host.is_absent() {
