@@ -112,10 +112,6 @@ class Feeds:
         """Every node and prober that ever had a feed."""
         return list(self._taps)
 
-    def is_prober(self, name: str) -> bool:
-        """Whether the feed of that name is a prober's."""
-        return any(t.last.role == 0 for t in self._present(name))
-
     def landed(self, node: str) -> int:
         """Every record that the node wrote before this time has landed; FOREVER when no more can come."""
         taps = self._taps.get(node)

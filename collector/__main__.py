@@ -16,12 +16,12 @@ import structlog
 
 from collector.core import Collector
 from collector.settings import ENVIRONMENT_PREFIX, Settings
-from collector.ship import ClickHouse, Schedule, deliver
+from collector.ship import Schedule, deliver
 from collector.spool import DirectoryStore
 from collector.taps import TapDirectory, process_alive
 from contract.documents import DocumentError
 from service import logs, settings
-from warehouse.client import Refused, Unavailable
+from warehouse.client import Connection, Refused, Unavailable
 
 _REPORT_NS = 60_000_000_000
 _END_S = 1.2
@@ -34,7 +34,7 @@ Result = tuple[str, Exception | None]
 class Shipper(threading.Thread):
     """Delivers one batch at a time; says on `results` how it went."""
 
-    def __init__(self, warehouse: ClickHouse, results: queue.SimpleQueue[Result | None]) -> None:
+    def __init__(self, warehouse: Connection, results: queue.SimpleQueue[Result | None]) -> None:
         super().__init__(name="ship", daemon=True)
         self.jobs: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
         self.busy = False
@@ -45,7 +45,7 @@ class Shipper(threading.Thread):
         while True:
             name, data = self.jobs.get()
             try:
-                deliver(data, self._warehouse.insert)
+                deliver(data, self._warehouse.insert_arrow)
             except (Unavailable, Refused) as error:
                 self._results.put((name, error))
             except Exception as error:  # a fault of ours must not end shipping; the batch stays in the spool
@@ -74,7 +74,7 @@ class Process:
             now_ns=time.time_ns(),
         )
         self._schedule = Schedule(random.Random())  # noqa: S311 (jitter)
-        self._shipper = Shipper(ClickHouse(config.warehouse), self.events)
+        self._shipper = Shipper(Connection(config.warehouse), self.events)
         self._reachable = True
         self._next_report = time.time_ns() + _REPORT_NS
 

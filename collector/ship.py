@@ -1,19 +1,13 @@
-"""From the spool to ClickHouse: when to try which batch, and the insert itself."""
+"""From the spool to ClickHouse: when to try which batch, and what to insert of it."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from collector import columns, spool
-from warehouse.client import Refused, Unavailable, connect, once
-from warehouse.settings import WarehouseSettings
-
-if TYPE_CHECKING:
-    from clickhouse_connect.driver.client import Client
 
 # insert(table, rows, token)
 Insert = Callable[[str, pa.Table, str], None]
@@ -67,33 +61,3 @@ class Schedule:
     def _delay(self, failures: int) -> int:
         bound = min(self._last, self._first << min(failures, 16))
         return round(bound * (0.5 + self._rng.random() / 2))
-
-
-class ClickHouse:
-    """Inserts over ClickHouse's HTTP protocol. Connects when it must, and again after any failure."""
-
-    def __init__(self, settings: WarehouseSettings) -> None:
-        self._settings = settings
-        self._client: Client | None = None
-
-    def insert(self, table: str, rows: pa.Table, token: str) -> None:
-        """Insert rows once per token. Unavailable, Refused."""
-        from clickhouse_connect.driver import exceptions
-
-        if self._client is None:
-            self._client = connect(self._settings)
-        try:
-            self._client.insert_arrow(table, rows, settings=once(token))
-        except exceptions.OperationalError as error:
-            self._drop()
-            raise Unavailable(str(error)) from error
-        except exceptions.Error as error:
-            raise Refused(str(error)) from error
-        except Exception as error:  # urllib3 lets its own errors through while it reads an answer
-            self._drop()
-            raise Unavailable(f"{type(error).__name__}: {error}") from error
-
-    def _drop(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()

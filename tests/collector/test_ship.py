@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from collector import spool
-from collector.ship import ClickHouse, Schedule, deliver
-from warehouse.client import Unavailable
+from collector.ship import Schedule, deliver
+from warehouse.client import Connection, Unavailable
 from warehouse.settings import WarehouseSettings
 
 MS = 1_000_000
@@ -72,4 +72,4 @@ def test_a_warehouse_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("x")
     warehouse = WarehouseSettings(url="http://127.0.0.1:9", user="u", password_file=tmp_path / "password", timeout_s=1)
     with pytest.raises(Unavailable):
-        ClickHouse(warehouse).insert("t", pa.table({"a": [1]}), "token")
+        Connection(warehouse).insert_arrow("t", pa.table({"a": [1]}), "token")
