@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-LAYOUT = 0x461a4c19
+LAYOUT = 0xb57434f4
 
 POINT_KIND = 1
 POINT_SIZE = 128
@@ -295,6 +295,8 @@ COUNTERS: dict[str, int] = {
     "epoch": 10,
     "batches": 11,
     "lost_on_device": 12,
+    "generated": 13,
+    "generated_lost": 14,
 }
 COUNTER_MEANINGS: dict[str, tuple[str, str, bool]] = {  # unit, meaning, is a gauge
     "frames_in": (
@@ -360,6 +362,16 @@ COUNTER_MEANINGS: dict[str, tuple[str, str, bool]] = {  # unit, meaning, is a ga
     "lost_on_device": (
         "frames",
         "frames that the kernel dropped before this worker could take them (socket statistics); not in frames_in",
+        False,
+    ),
+    "generated": (
+        "frames",
+        "frames of the node's own making that a device took: ICMP errors, SYN cookies, health checks; not in frames_out",
+        False,
+    ),
+    "generated_lost": (
+        "frames",
+        "frames of the node's own making that no device took",
         False,
     ),
 }

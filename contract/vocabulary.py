@@ -72,6 +72,19 @@ class DropReason(IntEnum):
     NOT_OURS = 19
     INJECTED_LOSS = 20
     NO_CONFIG = 21
+    PACKET_LIMIT = 22
+    BYTE_LIMIT = 23
+    SOURCE_DENIED = 24
+    BLACKLISTED = 25
+    SYN_ANSWERED = 26
+    SYN_COOKIE_BAD = 27
+    HANDSHAKE_PENDING = 28
+    BAD_TCP_FLAGS = 29
+    MALFORMED_GRE = 30
+    MALFORMED_VXLAN = 31
+    MALFORMED_QUIC = 32
+    BAD_LENGTH = 33
+    HEALTH_ANSWER = 34
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,5 +253,83 @@ DROPS: dict[DropReason, DropInfo] = {
         "operator",
         (Hop.EIP_IN, Hop.CLB_IN, Hop.VSW_IN, Hop.VSW_OUT, Hop.CLB_OUT, Hop.EIP_OUT,),
         True,
+    ),
+    DropReason.PACKET_LIMIT: DropInfo(
+        "the VIP is over its limit of packets per second",
+        "vip",
+        (Hop.CLB_IN,),
+        True,
+    ),
+    DropReason.BYTE_LIMIT: DropInfo(
+        "the VIP is over its limit of bytes per second",
+        "vip",
+        (Hop.CLB_IN,),
+        True,
+    ),
+    DropReason.SOURCE_DENIED: DropInfo(
+        "the client's address is on the VIP's deny list, or not on its allow list",
+        "client",
+        (Hop.EIP_IN, Hop.CLB_IN,),
+        True,
+    ),
+    DropReason.BLACKLISTED: DropInfo(
+        "the client's address was learned as a nuisance from repeated drops, for a while",
+        "client",
+        (Hop.CLB_IN,),
+        True,
+    ),
+    DropReason.SYN_ANSWERED: DropInfo(
+        "the LD answered a SYN itself, with a SYN cookie; the connection goes on when the client proves that it is there",
+        "client",
+        (Hop.CLB_IN,),
+        False,
+    ),
+    DropReason.SYN_COOKIE_BAD: DropInfo(
+        "a packet of no known flow to a VIP that answers with SYN cookies, and its acknowledgement is no cookie",
+        "client",
+        (Hop.CLB_IN,),
+        True,
+    ),
+    DropReason.HANDSHAKE_PENDING: DropInfo(
+        "the client of a SYN cookie has proved itself, but the real server has not answered yet, or answered with another packet than a SYN-ACK",
+        "client",
+        (Hop.CLB_IN, Hop.CLB_OUT,),
+        True,
+    ),
+    DropReason.BAD_TCP_FLAGS: DropInfo(
+        "TCP flags that no stack sends together: none at all, SYN with FIN or RST, FIN with RST, FIN or URG without ACK",
+        "client",
+        (Hop.EIP_IN, Hop.CLB_IN, Hop.VSW_IN, Hop.VSW_OUT, Hop.CLB_OUT, Hop.EIP_OUT,),
+        True,
+    ),
+    DropReason.MALFORMED_GRE: DropInfo(
+        "a GRE header is truncated, or has reserved bits, another version or a wrong checksum",
+        "client",
+        (Hop.CLB_IN, Hop.VSW_IN, Hop.CLB_OUT, Hop.EIP_OUT,),
+        True,
+    ),
+    DropReason.MALFORMED_VXLAN: DropInfo(
+        "a VXLAN header is truncated, lacks its VNI flag, or has reserved bits",
+        "client",
+        (Hop.CLB_IN, Hop.VSW_IN, Hop.CLB_OUT, Hop.EIP_OUT,),
+        True,
+    ),
+    DropReason.MALFORMED_QUIC: DropInfo(
+        "a datagram to a QUIC listener whose header QUIC does not allow: the fixed bit is off, or an id or length is out of range",
+        "client",
+        (Hop.CLB_IN,),
+        True,
+    ),
+    DropReason.BAD_LENGTH: DropInfo(
+        "a transport length does not fit the IP packet: UDP longer or shorter than it, or a TCP header beyond its end",
+        "client",
+        (Hop.EIP_IN, Hop.CLB_IN, Hop.VSW_IN, Hop.VSW_OUT, Hop.CLB_OUT, Hop.EIP_OUT,),
+        True,
+    ),
+    DropReason.HEALTH_ANSWER: DropInfo(
+        "an answer to this LD's own health check of a real server: taken in",
+        "operator",
+        (Hop.CLB_OUT,),
+        False,
     ),
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{json, Value};
-use tgw_contract::{DropReason, Role};
+use tgw_contract::{Counter, DropReason, Role};
 use tgw_node::{Config, Inline};
 
 use crate::random::Random;
@@ -102,6 +102,8 @@ fn node(role: Role, plan: &Plan, share: u64, random: &mut Random, account: &mut 
         now += TICK;
     }
     for worker in node.counters() {
+        // What a node says of its own accord came out, but never went in.
+        account.frames_out -= worker.counters.get(Counter::Generated);
         for reason in DropReason::ALL {
             let drops = worker.counters.drops(reason);
             if drops > 0 {

@@ -309,11 +309,37 @@ pub enum DropReason {
     InjectedLoss = 20,
     /// the node has not been given its tables yet
     NoConfig = 21,
+    /// the VIP is over its limit of packets per second
+    PacketLimit = 22,
+    /// the VIP is over its limit of bytes per second
+    ByteLimit = 23,
+    /// the client's address is on the VIP's deny list, or not on its allow list
+    SourceDenied = 24,
+    /// the client's address was learned as a nuisance from repeated drops, for a while
+    Blacklisted = 25,
+    /// the LD answered a SYN itself, with a SYN cookie; the connection goes on when the client proves that it is there
+    SynAnswered = 26,
+    /// a packet of no known flow to a VIP that answers with SYN cookies, and its acknowledgement is no cookie
+    SynCookieBad = 27,
+    /// the client of a SYN cookie has proved itself, but the real server has not answered yet, or answered with another packet than a SYN-ACK
+    HandshakePending = 28,
+    /// TCP flags that no stack sends together: none at all, SYN with FIN or RST, FIN with RST, FIN or URG without ACK
+    BadTcpFlags = 29,
+    /// a GRE header is truncated, or has reserved bits, another version or a wrong checksum
+    MalformedGre = 30,
+    /// a VXLAN header is truncated, lacks its VNI flag, or has reserved bits
+    MalformedVxlan = 31,
+    /// a datagram to a QUIC listener whose header QUIC does not allow: the fixed bit is off, or an id or length is out of range
+    MalformedQuic = 32,
+    /// a transport length does not fit the IP packet: UDP longer or shorter than it, or a TCP header beyond its end
+    BadLength = 33,
+    /// an answer to this LD's own health check of a real server: taken in
+    HealthAnswer = 34,
 }
 
 impl DropReason {
     /// All of them, by number.
-    pub const ALL: [DropReason; 21] = [
+    pub const ALL: [DropReason; 34] = [
         DropReason::MalformedFrame,
         DropReason::UnsupportedProtocol,
         DropReason::NoVip,
@@ -335,6 +361,19 @@ impl DropReason {
         DropReason::NotOurs,
         DropReason::InjectedLoss,
         DropReason::NoConfig,
+        DropReason::PacketLimit,
+        DropReason::ByteLimit,
+        DropReason::SourceDenied,
+        DropReason::Blacklisted,
+        DropReason::SynAnswered,
+        DropReason::SynCookieBad,
+        DropReason::HandshakePending,
+        DropReason::BadTcpFlags,
+        DropReason::MalformedGre,
+        DropReason::MalformedVxlan,
+        DropReason::MalformedQuic,
+        DropReason::BadLength,
+        DropReason::HealthAnswer,
     ];
 
     /// The number on the wire.
@@ -368,6 +407,19 @@ impl DropReason {
             DropReason::NotOurs => "NOT_OURS",
             DropReason::InjectedLoss => "INJECTED_LOSS",
             DropReason::NoConfig => "NO_CONFIG",
+            DropReason::PacketLimit => "PACKET_LIMIT",
+            DropReason::ByteLimit => "BYTE_LIMIT",
+            DropReason::SourceDenied => "SOURCE_DENIED",
+            DropReason::Blacklisted => "BLACKLISTED",
+            DropReason::SynAnswered => "SYN_ANSWERED",
+            DropReason::SynCookieBad => "SYN_COOKIE_BAD",
+            DropReason::HandshakePending => "HANDSHAKE_PENDING",
+            DropReason::BadTcpFlags => "BAD_TCP_FLAGS",
+            DropReason::MalformedGre => "MALFORMED_GRE",
+            DropReason::MalformedVxlan => "MALFORMED_VXLAN",
+            DropReason::MalformedQuic => "MALFORMED_QUIC",
+            DropReason::BadLength => "BAD_LENGTH",
+            DropReason::HealthAnswer => "HEALTH_ANSWER",
         }
     }
 
@@ -396,6 +448,19 @@ impl DropReason {
             19 => Some(DropReason::NotOurs),
             20 => Some(DropReason::InjectedLoss),
             21 => Some(DropReason::NoConfig),
+            22 => Some(DropReason::PacketLimit),
+            23 => Some(DropReason::ByteLimit),
+            24 => Some(DropReason::SourceDenied),
+            25 => Some(DropReason::Blacklisted),
+            26 => Some(DropReason::SynAnswered),
+            27 => Some(DropReason::SynCookieBad),
+            28 => Some(DropReason::HandshakePending),
+            29 => Some(DropReason::BadTcpFlags),
+            30 => Some(DropReason::MalformedGre),
+            31 => Some(DropReason::MalformedVxlan),
+            32 => Some(DropReason::MalformedQuic),
+            33 => Some(DropReason::BadLength),
+            34 => Some(DropReason::HealthAnswer),
             _ => None,
         }
     }
@@ -403,6 +468,6 @@ impl DropReason {
     /// Whether a Drop Point is written for it (counters always count).
     #[must_use]
     pub const fn is_recorded(self) -> bool {
-        !matches!(self, DropReason::NotOurs)
+        !matches!(self, DropReason::NotOurs | DropReason::SynAnswered | DropReason::HealthAnswer)
     }
 }

@@ -8,7 +8,7 @@ use crate::flow::{FlowTable, Found};
 use crate::hash::Map;
 use crate::limits::TokenBucket;
 use crate::packet::Kind;
-use crate::runner::{Context, Stage};
+use crate::runner::{Context, End, Stage};
 use crate::tables::{Backend, ClbTables, Endpoint, Listener, Section, Tables};
 use crate::tunnel::{age, wrap};
 use crate::work::Work;
@@ -69,13 +69,13 @@ impl Stage for Clb {
         self.flows.prefetch_entry(work.hash);
     }
 
-    fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, DropReason> {
+    fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, End> {
         let tables = context.tables;
-        let Section::Clb(clb) = &tables.section else { return Err(DropReason::NoConfig) };
+        let Section::Clb(clb) = &tables.section else { return Err(DropReason::NoConfig.into()) };
         let vip = work.vip.ok_or(DropReason::NoVip)?;
         if context.is_hidden(work.vip_id) {
             work.vip_id = 0;
-            return Err(DropReason::NoVip);
+            return Err(DropReason::NoVip.into());
         }
         let to = if work.hop == Hop::ClbIn {
             let listener = listener_of(clb, vip, work)?;
@@ -89,7 +89,7 @@ impl Stage for Clb {
             to
         };
         work.left = (work.packet.tuple.src, work.packet.tuple.dst);
-        wrap(context, frame, work, &to)
+        Ok(wrap(context, frame, work, &to)?)
     }
 
     fn counters(&self) -> FlowCounters {

@@ -2,9 +2,9 @@
 
 use tgw_contract::{DropReason, Hop};
 
-use crate::runner::{Context, Stage};
+use crate::runner::{Context, End, Stage};
 use crate::tables::{EipTables, Endpoint, Section, Tables, EDGE};
-use crate::translate::{set_address, set_quoted_address, End};
+use crate::translate::{self, set_address, set_quoted_address};
 use crate::tunnel::{age, deliver, wrap};
 use crate::work::Work;
 use crate::{FlowCounters, Frame, Nanos};
@@ -19,11 +19,11 @@ impl Stage for Eip {
 
     fn prepare(&mut self, _: &mut Work) {}
 
-    fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, DropReason> {
-        let Section::Eip(eip) = &context.tables.section else { return Err(DropReason::NoConfig) };
+    fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, End> {
+        let Section::Eip(eip) = &context.tables.section else { return Err(DropReason::NoConfig.into()) };
         match work.hop {
-            Hop::EipIn => request(context, eip, frame, work),
-            _ => reply(context, eip, frame, work),
+            Hop::EipIn => Ok(request(context, eip, frame, work)?),
+            _ => Ok(reply(context, eip, frame, work)?),
         }
     }
 
@@ -45,9 +45,9 @@ fn request(context: &mut Context<'_>, eip: &EipTables, frame: &mut Frame, work: 
     work.vip_id = binding.vip_id;
     age(frame, &work.packet)?;
     if work.is_error() {
-        set_quoted_address(frame.bytes_mut(), &work.packet, End::Src, binding.private);
+        set_quoted_address(frame.bytes_mut(), &work.packet, translate::End::Src, binding.private);
     }
-    set_address(frame.bytes_mut(), &work.packet, End::Dst, binding.private);
+    set_address(frame.bytes_mut(), &work.packet, translate::End::Dst, binding.private);
     work.left = (work.packet.tuple.src, binding.private);
     let to = Endpoint { address: binding.service, encap: context.tables.encap, key: None };
     wrap(context, frame, work, &to)
@@ -63,9 +63,9 @@ fn reply(context: &mut Context<'_>, eip: &EipTables, frame: &mut Frame, work: &m
     work.vip_id = binding.vip_id;
     age(frame, &work.packet)?;
     if work.is_error() {
-        set_quoted_address(frame.bytes_mut(), &work.packet, End::Dst, binding.public);
+        set_quoted_address(frame.bytes_mut(), &work.packet, translate::End::Dst, binding.public);
     }
-    set_address(frame.bytes_mut(), &work.packet, End::Src, binding.public);
+    set_address(frame.bytes_mut(), &work.packet, translate::End::Src, binding.public);
     work.left = (binding.public, work.packet.tuple.dst);
     let port = context.tables.port(EDGE).ok_or(DropReason::NoRoute)?;
     deliver(frame, work, port, port.next_hop_mac)

@@ -47,6 +47,13 @@ pub enum Outcome {
     },
     /// It died here.
     Drop(DropReason),
+    /// It died here, and what stands in its buffer now is this node's answer to it.
+    Answer {
+        /// Index of the port that the answer is to leave by.
+        port: u16,
+        /// Why the frame died.
+        reason: DropReason,
+    },
 }
 
 /// Takes the Trace and Drop Points that a pipeline notes.
@@ -95,6 +102,11 @@ pub trait Pipeline: Send {
     fn set_faults(&mut self, faults: Faults);
     /// What is to be done now and then: a part of the sweep over idle flows.
     fn idle(&mut self, now: Nanos);
+    /// Write the next frame of the node's own making into `frame`: the port it is to leave by, or `None` when there is
+    /// nothing to send now. Asked between batches until it says `None`.
+    fn emit(&mut self, _now: Nanos, _frame: &mut Frame) -> Option<u16> {
+        None
+    }
 }
 
 /// The pipeline of a role; without tables it drops everything as NO_CONFIG. `worker` is the number of its tap.

@@ -38,9 +38,28 @@ pub(crate) trait Stage: Send {
     /// What was prefetched for the batch has come: prefetch what it leads to.
     fn prepare_more(&mut self, _: &Work) {}
     /// Decide about an admitted frame and change it: the port it leaves by, or why it dies.
-    fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, DropReason>;
+    fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, End>;
     fn counters(&self) -> FlowCounters;
     fn sweep(&mut self);
+    /// The next frame of the node's own making, see [`Pipeline::emit`]; the frame is empty.
+    fn emit(&mut self, _: &Tables, _: &mut Frame) -> Option<u16> {
+        None
+    }
+}
+
+/// How a frame ends that is not forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It dies.
+    Drop(DropReason),
+    /// It dies, and its buffer now holds an answer that is to leave by `port`.
+    Answer { port: u16, reason: DropReason },
+}
+
+impl From<DropReason> for End {
+    fn from(reason: DropReason) -> Self {
+        Self::Drop(reason)
+    }
 }
 
 /// A pipeline: a stage, and what every one needs.
@@ -97,8 +116,8 @@ impl<S: Stage> Runner<S> {
                     *outcome = Outcome::Drop(DropReason::InjectedLoss);
                     continue;
                 }
-                Some(Injected::Visible) => Err(DropReason::InjectedLoss),
-                None => admitted.and_then(|()| self.stage.act(&mut context, frame, work)),
+                Some(Injected::Visible) => Err(DropReason::InjectedLoss.into()),
+                None => admitted.map_err(End::from).and_then(|()| self.stage.act(&mut context, frame, work)),
             };
             match decided {
                 Ok(port) => {
@@ -108,8 +127,12 @@ impl<S: Stage> Runner<S> {
                         observer.point(&work.point(frame, Verdict::Forwarded, 0, probe));
                     }
                 }
-                Err(reason) => {
-                    *outcome = Outcome::Drop(reason);
+                Err(end) => {
+                    let (ended, reason) = match end {
+                        End::Drop(reason) => (Outcome::Drop(reason), reason),
+                        End::Answer { port, reason } => (Outcome::Answer { port, reason }, reason),
+                    };
+                    *outcome = ended;
                     if reason.is_recorded() {
                         let probe = colour(work, tables, |isn| self.cookies.is_cookie(isn, now));
                         observer.point(&work.point(frame, Verdict::Dropped, reason.number(), probe));
@@ -154,6 +177,14 @@ impl<S: Stage> Pipeline for Runner<S> {
     fn idle(&mut self, now: Nanos) {
         self.stage.advance(now);
         self.stage.sweep();
+    }
+
+    fn emit(&mut self, now: Nanos, frame: &mut Frame) -> Option<u16> {
+        let tables = self.tables.as_ref()?;
+        self.stage.advance(now);
+        frame.writable_tail();
+        (frame.port, frame.rx_ns) = (0, now);
+        self.stage.emit(tables, frame)
     }
 }
 

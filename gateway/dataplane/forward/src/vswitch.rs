@@ -7,7 +7,7 @@ use crate::connection::{self, Sender};
 use crate::flow::{FlowTable, Full};
 use crate::hash::Map;
 use crate::packet::Kind;
-use crate::runner::{Context, Stage};
+use crate::runner::{Context, End, Stage};
 use crate::tables::{Endpoint, Section, Tables, VswitchTables};
 use crate::tunnel::{age, deliver, wrap};
 use crate::work::Work;
@@ -53,13 +53,13 @@ impl Stage for Vswitch {
         self.flows.prefetch_entry(work.hash);
     }
 
-    fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, DropReason> {
+    fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, End> {
         let tables = context.tables;
-        let Section::Vswitch(vswitch) = &tables.section else { return Err(DropReason::NoConfig) };
+        let Section::Vswitch(vswitch) = &tables.section else { return Err(DropReason::NoConfig.into()) };
         work.left = (work.packet.tuple.src, work.packet.tuple.dst);
         match work.hop {
-            Hop::VswIn => self.request(context, vswitch, frame, work),
-            _ => self.reply(context, vswitch, frame, work),
+            Hop::VswIn => Ok(self.request(context, vswitch, frame, work)?),
+            _ => Ok(self.reply(context, vswitch, frame, work)?),
         }
     }
 

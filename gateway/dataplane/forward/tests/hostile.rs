@@ -118,7 +118,7 @@ fn run(node: &mut dyn Pipeline, role: Role, frames: &[(u16, Vec<u8>)]) -> Result
                 let inner = &frame.bytes()[14..];
                 let _ = support::open(inner); // a whole IP packet with a right header
             }
-            Outcome::Drop(reason) => recorded += usize::from(reason.is_recorded()),
+            Outcome::Drop(reason) | Outcome::Answer { reason, .. } => recorded += usize::from(reason.is_recorded()),
         }
     }
     let drops = notes.0.iter().filter(|point| point.kind == 2).count();

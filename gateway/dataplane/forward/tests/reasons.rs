@@ -84,6 +84,19 @@ fn cases(reason: DropReason) -> Cases {
     let six = plan(6, 6, "gre");
     let syn = client_syn(&p).ip();
     match reason {
+        DropReason::PacketLimit
+        | DropReason::ByteLimit
+        | DropReason::SourceDenied
+        | DropReason::Blacklisted
+        | DropReason::SynAnswered
+        | DropReason::SynCookieBad
+        | DropReason::HandshakePending => Vec::new(),
+        DropReason::BadTcpFlags
+        | DropReason::MalformedGre
+        | DropReason::MalformedVxlan
+        | DropReason::MalformedQuic
+        | DropReason::BadLength => Vec::new(),
+        DropReason::HealthAnswer => Vec::new(),
         DropReason::MalformedFrame => {
             let cut = frame_to(EDGE_MAC, &syn);
             let six_syn = client_syn(&six).ip();

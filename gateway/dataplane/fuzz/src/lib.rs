@@ -122,7 +122,7 @@ pub fn pipeline(role: Role, data: &[u8]) {
                 let _ = support::open(&frame.bytes()[14..]);
             }
             Outcome::Drop(DropReason::RingFull) => panic!("a frame without an outcome"),
-            Outcome::Drop(reason) => recorded += usize::from(reason.is_recorded()),
+            Outcome::Drop(reason) | Outcome::Answer { reason, .. } => recorded += usize::from(reason.is_recorded()),
         }
     }
     assert_eq!(notes.0.iter().filter(|point| point.kind == 2).count(), recorded);

@@ -135,13 +135,21 @@ impl Engine {
         let outcomes = &mut self.outcomes[..frames.len()];
         self.pipeline.process(now, frames, outcomes, &mut self.tap);
         self.pending.clear();
+        let mut answers = 0;
         for (index, outcome) in outcomes.iter().enumerate() {
             match outcome {
                 Outcome::Forward { .. } => self.pending.push(index),
                 Outcome::Drop(reason) => self.tap.count_drop(*reason),
+                Outcome::Answer { reason, .. } => {
+                    self.tap.count_drop(*reason);
+                    answers += 1;
+                }
             }
         }
         self.transmit(now, frames, outlet);
+        if answers > 0 {
+            self.answer(now, frames, outlet);
+        }
         self.count_flows();
     }
 
@@ -174,6 +182,31 @@ impl Engine {
             }
         }
         (self.pending, self.chosen, self.refused) = (pending, chosen, refused);
+    }
+
+    /// Send the node's own answers. One that no device takes is counted; its question has been accounted for.
+    fn answer(&mut self, now: Nanos, frames: &[Frame], outlet: &mut dyn Outlet) {
+        for index in 0..frames.len() {
+            if let Some(Outcome::Answer { port, .. }) = self.outcomes.get(index) {
+                self.send_own(now, *port, frames, index, outlet);
+            }
+        }
+    }
+
+    /// Send what the pipeline has to say by itself, `frame` being room for it. Whether there was anything.
+    pub fn emit(&mut self, now: Nanos, frame: &mut Frame, outlet: &mut dyn Outlet) -> bool {
+        let mut any = false;
+        while let Some(port) = self.pipeline.emit(now, frame) {
+            any = true;
+            self.send_own(now, port, std::slice::from_ref(frame), 0, outlet);
+        }
+        any
+    }
+
+    fn send_own(&mut self, now: Nanos, port: u16, frames: &[Frame], index: usize, outlet: &mut dyn Outlet) {
+        self.refused.clear();
+        let taken = outlet.send(now, port, frames, &[index], &mut self.refused) && self.refused.is_empty();
+        self.tap.count(if taken { Counter::Generated } else { Counter::GeneratedLost }, 1);
     }
 
     fn port_of(&self, index: usize) -> Option<u16> {

@@ -39,6 +39,8 @@ pub struct Inline {
     /// Whether nobody else reads the taps, so that what was taken frees its slots.
     own_taps: bool,
     frames: Vec<Frame>,
+    /// Frames of the node's own making that go out with the next ones.
+    own: Outbox,
 }
 
 #[derive(Default)]
@@ -98,7 +100,18 @@ impl Inline {
         };
         let own_taps = config.tap_dir.is_none();
         let frames = (0..BATCH).map(|_| Frame::default()).collect();
-        Ok(Self { role, front, lanes, readers, counters, paths, faults: Vec::new(), own_taps, frames })
+        Ok(Self {
+            role,
+            front,
+            lanes,
+            readers,
+            counters,
+            paths,
+            faults: Vec::new(),
+            own_taps,
+            frames,
+            own: Outbox::default(),
+        })
     }
 
     /// Check the tables and use them from the next frame on. Nothing changes when they are wrong.
@@ -118,7 +131,7 @@ impl Inline {
     ///
     /// A frame longer than a frame buffer is cut, as a packet socket cuts it.
     pub fn process<'a>(&mut self, frames: impl IntoIterator<Item = (u16, &'a [u8])>, now: Nanos) -> Vec<PortFrame> {
-        let mut out = Outbox::default();
+        let mut out = std::mem::take(&mut self.own);
         let mut frames = frames.into_iter();
         loop {
             let mut count = 0;
@@ -175,13 +188,17 @@ impl Inline {
         self.spread_faults();
     }
 
-    /// What every worker that turns owes at `now`: heartbeats, sweeps.
+    /// What every worker that turns owes at `now`: heartbeats, sweeps, and frames of the node's own making, which come out
+    /// with the next call of [`Inline::process`].
     pub fn beat(&mut self, now: Nanos) {
         if let Front::Dispatcher { dispatch, stuck: false } = &mut self.front {
             dispatch.turn(now);
         }
         for (lane, _) in self.lanes.iter_mut().filter(|(lane, _)| !lane.stuck()) {
             lane.engine.turn(now);
+            if let Some(frame) = self.frames.first_mut() {
+                lane.engine.emit(now, frame, &mut self.own);
+            }
         }
     }
 

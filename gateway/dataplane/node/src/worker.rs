@@ -86,6 +86,7 @@ impl RunToCompletion {
                 let lost = self.ports.take_lost();
                 self.lane.engine.tap_mut().count(Counter::LostOnDevice, lost);
             }
+            self.lane.engine.emit(now, &mut frames[0], &mut self.ports);
             let mut busy = false;
             for index in 0..self.ports.devices.len() {
                 if self.lane.is_full() {
@@ -177,7 +178,9 @@ impl RingLoop {
                 std::thread::sleep(STUCK);
                 continue;
             }
-            self.lane.engine.turn(clock::now());
+            let now = clock::now();
+            self.lane.engine.turn(now);
+            self.lane.engine.emit(now, &mut frames[0], &mut self.ports);
             let count = if self.lane.is_full() { 0 } else { self.inbox.take(&mut frames) };
             self.lane.feed(&mut frames[..count], &mut self.ports);
             let released = self.lane.release(&mut frames, &mut self.ports);

@@ -11,6 +11,8 @@ use tgw_node::{Engine, Outlet};
 use tgw_tap::{Header, Writer};
 
 const PORTS: u16 = 3;
+/// Where every other answer goes; the rest goes nowhere.
+const ANSWERS: u16 = 9;
 
 /// Does with each frame what its first byte says: a port (the last one is not there), or a drop.
 struct Told;
@@ -18,6 +20,9 @@ struct Told;
 fn told(frame: &[u8]) -> Outcome {
     match frame.first() {
         Some(&byte) if u16::from(byte) <= PORTS => Outcome::Forward { port: byte.into() },
+        Some(&byte @ 30..) => {
+            Outcome::Answer { port: [PORTS, ANSWERS][usize::from(byte % 2)], reason: DropReason::MtuExceeded }
+        }
         Some(&byte) => Outcome::Drop(DropReason::ALL[usize::from(byte) % DropReason::ALL.len()]),
         None => Outcome::Drop(DropReason::MalformedFrame),
     }
@@ -49,7 +54,7 @@ struct Picky {
 
 impl Outlet for Picky {
     fn send(&mut self, _: Nanos, port: u16, frames: &[Frame], chosen: &[usize], refused: &mut Vec<usize>) -> bool {
-        if port >= PORTS {
+        if port >= PORTS && port != ANSWERS {
             return false;
         }
         for &index in chosen {
@@ -92,7 +97,7 @@ proptest! {
         let mut outlet = Picky::default();
         let mut expected: HashMap<DropReason, u64> = HashMap::new();
         let mut left: HashMap<u16, Vec<Vec<u8>>> = HashMap::new();
-        let (mut taken, mut bytes) = (0u64, 0u64);
+        let (mut taken, mut bytes, mut answers) = (0u64, 0u64, [0u64; 2]);
         for (turn, batch) in batches.iter().enumerate() {
             if turn == without_tables {
                 engine.set_tables(tables());
@@ -110,6 +115,11 @@ proptest! {
                 let died = match told(frame) {
                     _ if turn < without_tables => Some(DropReason::NoConfig),
                     Outcome::Drop(reason) => Some(reason),
+                    Outcome::Answer { port, reason } => {
+                        let even = frame.last().is_some_and(|byte| byte % 2 == 0);
+                        answers[usize::from(even && port == ANSWERS)] += 1;
+                        Some(reason)
+                    }
                     Outcome::Forward { port } if port >= PORTS => Some(DropReason::NoRoute),
                     Outcome::Forward { .. } if frame.last().is_none_or(|byte| byte % 2 == 1) => Some(DropReason::DeviceFull),
                     Outcome::Forward { port } => {
@@ -129,6 +139,7 @@ proptest! {
             prop_assert_eq!(counters.get(Counter::BytesIn), bytes);
             prop_assert_eq!(counters.get(Counter::FramesOut), out);
             prop_assert_eq!(taken, out + counters.all_drops());
+            prop_assert_eq!([counters.get(Counter::GeneratedLost), counters.get(Counter::Generated)], answers);
             let out_bytes: usize = left.values().flatten().map(|frame| frame.len() + 4).sum();
             prop_assert_eq!(counters.get(Counter::BytesOut), out_bytes as u64);
         }

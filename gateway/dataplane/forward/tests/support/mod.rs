@@ -247,13 +247,13 @@ impl Result {
     pub fn port(&self) -> u16 {
         match self.outcome {
             Outcome::Forward { port } => port,
-            Outcome::Drop(reason) => panic!("dropped: {}", reason.name()),
+            Outcome::Drop(reason) | Outcome::Answer { reason, .. } => panic!("dropped: {}", reason.name()),
         }
     }
 
     pub fn reason(&self) -> DropReason {
         match self.outcome {
-            Outcome::Drop(reason) => reason,
+            Outcome::Drop(reason) | Outcome::Answer { reason, .. } => reason,
             Outcome::Forward { port } => panic!("forwarded to {port}"),
         }
     }
