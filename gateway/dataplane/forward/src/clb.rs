@@ -62,11 +62,11 @@ impl Stage for Clb {
             (_, true) => work.packet.quoted.tuple,
         };
         work.hash = self.flows.hash(&work.flow);
-        self.flows.prefetch(work.hash);
+        self.flows.prefetch(work.hash, &work.flow);
     }
 
     fn prepare_more(&mut self, work: &Work) {
-        self.flows.prefetch_entry(work.hash);
+        self.flows.prefetch_more(work.hash, &work.flow);
     }
 
     fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, End> {
@@ -111,12 +111,12 @@ fn listener_of<'a>(clb: &'a ClbTables, vip: u32, work: &Work) -> Result<&'a List
     listener.ok_or(DropReason::NoListener)
 }
 
-fn value_of(backend: &Backend) -> u64 {
-    u64::from(backend.id)
+fn value_of(backend: &Backend) -> u32 {
+    backend.id
 }
 
-fn backend_of(listener: &Listener, value: u64) -> Option<&Backend> {
-    listener.backend(value as u32)
+fn backend_of(listener: &Listener, value: u32) -> Option<&Backend> {
+    listener.backend(value)
 }
 
 impl Clb {

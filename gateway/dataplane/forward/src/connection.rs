@@ -71,6 +71,12 @@ pub(crate) const fn is_over(state: u8) -> bool {
     state & PHASE == CLOSING
 }
 
+/// Whether a connection in this state may be forgotten for the sake of another: nobody has answered on it yet, and if it is
+/// real, its next packet enters it again.
+pub(crate) const fn is_evictable(state: u8) -> bool {
+    matches!(state & PHASE, HALF_OPEN | UNCONFIRMED)
+}
+
 /// Whether TCP flags open a connection.
 pub(crate) const fn is_opening(flags: u8) -> bool {
     flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN

@@ -12,6 +12,7 @@ mod frame;
 mod hash;
 pub mod limits;
 pub mod maglev;
+mod memory;
 mod packet;
 mod prefetch;
 mod runner;

@@ -14,20 +14,20 @@ use crate::work::Work;
 use crate::{FlowCounters, Frame, Nanos, Options};
 
 const SWEEP_PARTS: usize = 32;
-/// LDs that a host can learn: far more than send to it.
-const MOST_LDS: usize = 65_536;
+/// Pairs of real server and LD that a host can learn: far more than send to it.
+const MOST_PAIRS: usize = 1 << 20;
 
 pub(crate) struct Vswitch {
     flows: FlowTable,
-    /// Outer sources that were learned; a flow names its LD by place.
-    lds: Vec<u128>,
-    places: Map<u128, u32>,
+    /// Key of the real server and outer source that sent to it, as they were learned; a flow names its pair by place.
+    pairs: Vec<(u32, u128)>,
+    places: Map<(u32, u128), u32>,
 }
 
 impl Vswitch {
     pub(crate) fn new(options: &Options) -> Self {
         let flows = FlowTable::new(options.flow_capacity, options.seed);
-        Self { flows, lds: Vec::new(), places: Map::default() }
+        Self { flows, pairs: Vec::new(), places: Map::default() }
     }
 }
 
@@ -46,11 +46,11 @@ impl Stage for Vswitch {
             (_, true) => work.packet.quoted.tuple,
         };
         work.hash = self.flows.hash(&work.flow);
-        self.flows.prefetch(work.hash);
+        self.flows.prefetch(work.hash, &work.flow);
     }
 
     fn prepare_more(&mut self, work: &Work) {
-        self.flows.prefetch_entry(work.hash);
+        self.flows.prefetch_more(work.hash, &work.flow);
     }
 
     fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, End> {
@@ -113,9 +113,8 @@ impl Vswitch {
         }
         let found = self.flows.find(work.hash, &work.flow).ok_or(DropReason::NoFlow)?;
         let value = self.flows.value(found);
-        let (key, place) = ((value >> 32) as u32, value as u32);
+        let (key, address) = self.pairs.get(value as usize).copied().ok_or(DropReason::NoFlow)?;
         let server = vswitch.server(key).filter(|server| server.port == frame.port).ok_or(DropReason::NoFlow)?;
-        let address = self.lds.get(place as usize).copied().ok_or(DropReason::NoFlow)?;
         if work.is_error() && work.flow.dst != vip {
             return Err(DropReason::NoFlow);
         }
@@ -136,7 +135,7 @@ impl Vswitch {
         if found.is_none() && work.packet.kind == Kind::Tcp && flags & tcp::RST != 0 {
             return Ok(());
         }
-        let value = u64::from(key) << 32 | u64::from(self.place(work.outer.src)?);
+        let value = self.place(key, work.outer.src)?;
         let before = found.map_or(0, |found| self.flows.state(found));
         let state = connection::next(before, work.flow.protocol, flags, Sender::Client);
         let timeout = connection::timeout(state);
@@ -149,16 +148,16 @@ impl Vswitch {
         Ok(())
     }
 
-    fn place(&mut self, ld: u128) -> Result<u32, Full> {
-        if let Some(place) = self.places.get(&ld) {
+    fn place(&mut self, key: u32, ld: u128) -> Result<u32, Full> {
+        if let Some(place) = self.places.get(&(key, ld)) {
             return Ok(*place);
         }
-        if self.lds.len() >= MOST_LDS {
+        if self.pairs.len() >= MOST_PAIRS {
             return Err(Full);
         }
-        let place = self.lds.len() as u32;
-        self.lds.push(ld);
-        self.places.insert(ld, place);
+        let place = self.pairs.len() as u32;
+        self.pairs.push((key, ld));
+        self.places.insert((key, ld), place);
         Ok(place)
     }
 }
