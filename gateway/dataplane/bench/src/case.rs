@@ -66,7 +66,12 @@ impl Subject {
     /// Make the node, and let every flow send its SYN and its first data.
     pub(crate) fn new(direction: Direction, flows: usize, rules: usize) -> Result<Self, Failure> {
         let role = direction.role();
-        let options = Options { flow_capacity: (flows * 100).div_ceil(LOAD).max(8), seed: 0x5EED, workers: 1 };
+        let options = Options {
+            flow_capacity: (flows * 100).div_ceil(LOAD).max(8),
+            seed: 0x5EED,
+            workers: 1,
+            ..Options::default()
+        };
         let mut pipeline = pipeline(role, 0, &options);
         let tables = Tables::from_json(&tables(role, flows, rules).to_string(), role)?;
         pipeline.set_tables(Arc::new(tables));

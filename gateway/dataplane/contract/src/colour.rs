@@ -179,6 +179,17 @@ impl Prefix {
     pub const fn contains(&self, address: u128) -> bool {
         address & self.mask == self.address
     }
+
+    /// What of it is IPv4, as (mask, address): it contains `a` when `a & mask == address`. `None` when nothing is.
+    #[must_use]
+    pub const fn v4(&self) -> Option<(u32, u32)> {
+        const AHEAD: u128 = 0xFFFF << 32;
+        const HIGH: u128 = !(u32::MAX as u128);
+        if (AHEAD ^ self.address) & self.mask & HIGH != 0 {
+            return None;
+        }
+        Some((self.mask as u32, self.address as u32))
+    }
 }
 
 #[cfg(test)]
@@ -198,6 +209,17 @@ mod tests {
 
     fn number(value: &Value) -> u64 {
         value.as_u64().unwrap()
+    }
+
+    #[test]
+    fn the_ipv4_part_of_a_prefix() {
+        let part = |text| Prefix::parse(text).unwrap().v4();
+        assert_eq!(part("198.18.0.0/16"), Some((0xFFFF_0000, 0xC612_0000)));
+        assert_eq!(part("0.0.0.0/0"), Some((0, 0)));
+        assert_eq!(part("::/0"), Some((0, 0)));
+        assert_eq!(part("::fffe:0:0/95"), Some((0, 0)));
+        assert_eq!(part("fd00::/8"), None);
+        assert_eq!(part("::ffff:198.18.0.0/112"), Some((0xFFFF_0000, 0xC612_0000)));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use tgw_contract::{DropReason, Hop};
 use tgw_wire::tcp;
 
 use crate::connection::{self, Sender};
+use crate::fast::{ClbLane, Fast};
 use crate::flow::{FlowTable, Found};
 use crate::hash::Map;
 use crate::limits::TokenBucket;
@@ -31,7 +32,8 @@ pub(crate) struct Clb {
 
 impl Clb {
     pub(crate) fn new(options: &Options) -> Self {
-        let flows = FlowTable::new(options.flow_capacity, options.seed);
+        let mut flows = FlowTable::new(options.flow_capacity, options.seed);
+        flows.use_tags(options.tuning.tags);
         Self { flows, workers: options.workers, limits: Vec::new(), vip_ids: Vec::new(), now: 0 }
     }
 }
@@ -67,6 +69,23 @@ impl Stage for Clb {
 
     fn prepare_more(&mut self, work: &Work) {
         self.flows.prefetch_more(work.hash, &work.flow);
+    }
+
+    type Lane = ClbLane;
+
+    fn read(&mut self, fast: &Fast, frame: &Frame, lane: &mut ClbLane, prefetch: bool) -> bool {
+        matches!(fast, Fast::Clb(fast) if fast.read(&self.flows, frame, lane, prefetch))
+    }
+
+    fn look_again(&mut self, fast: &Fast, lane: &ClbLane) {
+        if let Fast::Clb(fast) = fast {
+            fast.look_again(&self.flows, lane);
+        }
+    }
+
+    fn run(&mut self, fast: &Fast, frame: &mut Frame, lane: &ClbLane) -> Option<u16> {
+        let Fast::Clb(fast) = fast else { return None };
+        fast.run(&mut self.flows, frame, lane)
     }
 
     fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, End> {

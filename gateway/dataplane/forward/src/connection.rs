@@ -55,8 +55,29 @@ pub(crate) fn next(state: u8, protocol: u8, flags: u8, from: Sender) -> u8 {
     phase | closed
 }
 
+/// Whether packets that neither open, close nor reset leave the state as it is.
+#[inline]
+pub(crate) const fn is_settled(state: u8) -> bool {
+    state == DATAGRAMS || state & PHASE == ESTABLISHED && state & !PHASE != CLIENT_CLOSED | SERVER_CLOSED
+}
+
 /// Seconds that a connection in this state may stay silent.
+#[inline]
 pub(crate) const fn timeout(state: u8) -> u16 {
+    TIMEOUTS[state as usize]
+}
+
+const TIMEOUTS: [u16; 256] = {
+    let mut table = [0; 256];
+    let mut state = 0;
+    while state < 256 {
+        table[state] = seconds(state as u8);
+        state += 1;
+    }
+    table
+};
+
+const fn seconds(state: u8) -> u16 {
     match (state & PHASE, state & !PHASE) {
         (HALF_OPEN | UNCONFIRMED, _) => 30,
         (CLOSING, _) => 10,
@@ -133,6 +154,17 @@ mod tests {
         assert_eq!(timeout(after(&[(ACK, Client), (ACK, Server)])), 900);
         assert_eq!(timeout(after(&[(ACK, Client), (ACK, Server), (ACK, Client)])), 900);
         assert!(is_over(after(&[(ACK, Client), (RST, Server)])), "a server that knows nothing of it ends it");
+    }
+
+    #[test]
+    fn what_is_settled_stays_as_it_is() {
+        for state in (0..=255).filter(|&state| is_settled(state)) {
+            for (flags, from) in [(ACK, Client), (ACK, Server), (ACK | tcp::PSH, Client)] {
+                let protocol = if state & PHASE == DATAGRAMS { protocol::UDP } else { protocol::TCP };
+                assert_eq!(next(state, protocol, flags, from), state);
+            }
+        }
+        assert!(is_settled(after(&[(SYN, Client), (ACK, Client)])) && !is_settled(after(&[(SYN, Client)])));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use tgw_contract::{DropReason, Hop};
 
+use crate::fast::{EipLane, Fast};
 use crate::runner::{Context, End, Stage};
 use crate::tables::{EipTables, Endpoint, Section, Tables, EDGE};
 use crate::translate::{self, set_address, set_quoted_address};
@@ -18,6 +19,17 @@ impl Stage for Eip {
     fn advance(&mut self, _: Nanos) {}
 
     fn prepare(&mut self, _: &mut Work) {}
+
+    type Lane = EipLane;
+
+    fn read(&mut self, fast: &Fast, frame: &Frame, lane: &mut EipLane, prefetch: bool) -> bool {
+        matches!(fast, Fast::Eip(fast) if fast.read(frame, lane, prefetch))
+    }
+
+    fn run(&mut self, fast: &Fast, frame: &mut Frame, lane: &EipLane) -> Option<u16> {
+        let Fast::Eip(fast) = fast else { return None };
+        fast.run(frame, lane)
+    }
 
     fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, End> {
         let Section::Eip(eip) = &context.tables.section else { return Err(DropReason::NoConfig.into()) };

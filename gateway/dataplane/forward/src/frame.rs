@@ -1,5 +1,6 @@
 //! A frame in its buffer, with room in front for the headers of a tunnel.
 
+use crate::prefetch::prefetch;
 use crate::Nanos;
 
 /// Bytes kept free in front of a frame: Ethernet + IPv6 + UDP + VXLAN + Ethernet take 84.
@@ -80,6 +81,28 @@ impl Frame {
         self.buffer.get_mut(head..head + count)
     }
 
+    /// Keep the `len` bytes from `at` on, with `front` bytes ahead of them (their content is what the buffer held), and
+    /// return the whole. `None`, and nothing changes, when the frame does not reach so far or there is no such headroom.
+    #[inline]
+    pub fn reframe(&mut self, at: usize, len: usize, front: usize) -> Option<&mut [u8]> {
+        if at + len > self.len {
+            return None;
+        }
+        let head = (self.head + at).checked_sub(front)?;
+        let whole = self.buffer.get_mut(head..head + front + len)?;
+        (self.head, self.len) = (head, front + len);
+        Some(whole)
+    }
+
+    /// Ask for the cache lines of the headers: soon they will be read.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        if let Some(lines) = self.buffer.get(self.head..self.head + 128) {
+            prefetch(&lines[0]);
+            prefetch(&lines[64]);
+        }
+    }
+
     /// Cut `count` bytes off the front; everything when the frame is shorter.
     pub fn trim_front(&mut self, count: usize) {
         let count = count.min(self.len);
@@ -114,6 +137,17 @@ mod tests {
         frame.trim_front(100);
         assert!(frame.bytes().is_empty());
         assert!(frame.prepend(HEADROOM).is_some());
+    }
+
+    #[test]
+    fn reframe_keeps_the_middle_behind_new_room() {
+        let mut frame = Frame::default();
+        assert!(frame.load(0, 0, &[1, 2, 3, 4, 5, 6]));
+        assert!(frame.reframe(3, 4, 2).is_none() && frame.reframe(0, 1, HEADROOM + 1).is_none());
+        frame.prefetch();
+        let whole = frame.reframe(2, 3, 4).unwrap();
+        whole[..4].fill(9);
+        assert_eq!(frame.bytes(), &[9, 9, 9, 9, 3, 4, 5]);
     }
 
     #[test]

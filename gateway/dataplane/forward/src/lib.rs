@@ -6,6 +6,7 @@ mod clb;
 mod connection;
 mod dispatch;
 mod eip;
+mod fast;
 mod faults;
 mod flow;
 mod frame;
@@ -83,11 +84,33 @@ pub struct Options {
     pub seed: u64,
     /// Workers of the node that share the VIPs' limits.
     pub workers: u16,
+    /// How the packet path goes about it.
+    pub tuning: Tuning,
+}
+
+/// How the packet path goes about its work: what it does stays the same. The default is the fastest; the rest is there to
+/// show how much each idea gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Ordinary packets take the straight way.
+    pub straight: bool,
+    /// Packets between asking for a cache line and reading it, 1 to 64.
+    pub window: usize,
+    /// Ask for cache lines ahead of time.
+    pub prefetch: bool,
+    /// Look at tags before tuples in the flow table.
+    pub tags: bool,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { straight: true, window: 16, prefetch: true, tags: true }
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { flow_capacity: 65_536, seed: 0, workers: 1 }
+        Self { flow_capacity: 65_536, seed: 0, workers: 1, tuning: Tuning::default() }
     }
 }
 
@@ -116,9 +139,9 @@ pub fn pipeline(role: Role, worker: u16, options: &Options) -> Box<dyn Pipeline>
     // Workers differ in their hash, so that no set of flows is bad for all.
     let options = Options { seed: options.seed ^ u64::from(worker) << 48, ..*options };
     match role {
-        Role::Eip => Box::new(Runner::new(role, eip::Eip)),
-        Role::Clb => Box::new(Runner::new(role, clb::Clb::new(&options))),
-        Role::Vswitch => Box::new(Runner::new(role, vswitch::Vswitch::new(&options))),
+        Role::Eip => Box::new(Runner::new(role, eip::Eip, options.tuning)),
+        Role::Clb => Box::new(Runner::new(role, clb::Clb::new(&options), options.tuning)),
+        Role::Vswitch => Box::new(Runner::new(role, vswitch::Vswitch::new(&options), options.tuning)),
     }
 }
 

@@ -6,13 +6,16 @@ use tgw_contract::colour::{probe_id, ColourKey, Cookies};
 use tgw_contract::{Direction, DropReason, Role, Verdict};
 use tgw_wire::tcp;
 
+use crate::fast::Fast;
 use crate::packet::Kind;
 use crate::tables::Tables;
 use crate::work::Work;
-use crate::{FaultKind, Faults, FlowCounters, Frame, Nanos, Observer, Outcome, Pipeline};
+use crate::{FaultKind, Faults, FlowCounters, Frame, Nanos, Observer, Outcome, Pipeline, Tuning};
 
-/// Frames that go through the stages together: what prefetches keep in the first cache.
-const WINDOW: usize = 64;
+/// Frames that go through the pipeline together.
+const BATCH: usize = 64;
+/// Frames whose headers are asked for ahead of the one that is read.
+const AHEAD: usize = 4;
 
 /// What a stage may use besides its own state.
 pub(crate) struct Context<'a> {
@@ -29,6 +32,18 @@ impl Context<'_> {
 
 /// What makes one role different from another.
 pub(crate) trait Stage: Send {
+    /// What is known of an ordinary packet on its straight way.
+    type Lane: Copy + Default + Send;
+    /// Read an ordinary packet and ask for what its lookups will read; false when it is none, or there is no straight way.
+    fn read(&mut self, _: &Fast, _: &Frame, _: &mut Self::Lane, _prefetch: bool) -> bool {
+        false
+    }
+    /// What was asked for has come: ask for what it leads to.
+    fn look_again(&mut self, _: &Fast, _: &Self::Lane) {}
+    /// Send an ordinary packet on: the port it leaves by. `None`, and nothing has changed, when there is more to it.
+    fn run(&mut self, _: &Fast, _: &mut Frame, _: &Self::Lane) -> Option<u16> {
+        None
+    }
     /// Other tables are in force.
     fn take_tables(&mut self, tables: &Tables);
     /// Time has come to `now`: called before each batch and each sweep.
@@ -63,28 +78,46 @@ impl From<DropReason> for End {
 }
 
 /// A pipeline: a stage, and what every one needs.
-pub(crate) struct Runner<S> {
+pub(crate) struct Runner<S: Stage> {
     role: Role,
     stage: S,
+    tuning: Tuning,
     tables: Option<Arc<Tables>>,
     cookies: Cookies,
     faults: Faults,
-    works: Vec<(Work, Result<(), DropReason>)>,
+    /// What is known of the frames of a batch, as far as they are in the window.
+    slots: Vec<Slot<S::Lane>>,
+    /// Of those that take the general way.
+    works: Vec<Admitted>,
+}
+
+/// A frame on the general way, as far as it was read.
+type Admitted = (Work, Result<(), DropReason>);
+
+/// The way that a frame of the batch takes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot<L> {
+    lane: L,
+    is_straight: bool,
 }
 
 impl<S: Stage> Runner<S> {
-    pub(crate) fn new(role: Role, stage: S) -> Self {
+    pub(crate) fn new(role: Role, stage: S, tuning: Tuning) -> Self {
         Self {
             role,
             stage,
+            tuning: Tuning { window: tuning.window.clamp(1, BATCH), ..tuning },
             tables: None,
             cookies: Cookies::new(ColourKey::new([0; 16])),
             faults: Faults::default(),
-            works: Vec::with_capacity(WINDOW),
+            slots: vec![Slot::default(); BATCH],
+            works: vec![(Work::default(), Ok(())); BATCH],
         }
     }
 
-    fn window(
+    /// A batch in a sliding window: each frame is read, and what its lookups will need asked for; when the window has moved
+    /// on half its length, what that has led to is asked for; when it has moved on its whole length, the frame is sent on.
+    fn batch(
         &mut self,
         tables: &Tables,
         now: Nanos,
@@ -92,54 +125,96 @@ impl<S: Stage> Runner<S> {
         outcomes: &mut [Outcome],
         observer: &mut dyn Observer,
     ) {
-        self.works.clear();
-        for frame in frames.iter() {
-            self.works.push((Work::default(), Ok(())));
-            if let Some((work, admitted)) = self.works.last_mut() {
-                *admitted = work.admit(frame, self.role, Some(tables));
+        let count = frames.len().min(outcomes.len()).min(BATCH);
+        let Tuning { window, prefetch, straight, .. } = self.tuning;
+        let half = window / 2;
+        let straight = straight && self.faults.is_empty();
+        for step in 0..count + window - 1 {
+            if step < count {
+                if prefetch {
+                    if let Some(frame) = frames.get(step + AHEAD) {
+                        frame.prefetch();
+                    }
+                }
+                if let (Some(frame), Some(slot)) = (frames.get(step), self.slots.get_mut(step)) {
+                    slot.is_straight = straight && self.stage.read(&tables.fast, frame, &mut slot.lane, prefetch);
+                    if !slot.is_straight {
+                        self.admit(tables, frame, step);
+                    }
+                }
             }
-        }
-        for (work, admitted) in &mut self.works {
-            if admitted.is_ok() {
-                self.stage.prepare(work);
+            if let Some(slot) =
+                step.checked_sub(half).filter(|&at| prefetch && at < count).and_then(|at| self.slots.get(at))
+            {
+                if slot.is_straight {
+                    self.stage.look_again(&tables.fast, &slot.lane);
+                } else if let Some((work, Ok(()))) = self.works.get(step - half) {
+                    self.stage.prepare_more(work);
+                }
             }
-        }
-        for (work, admitted) in &self.works {
-            if admitted.is_ok() {
-                self.stage.prepare_more(work);
-            }
-        }
-        let mut context = Context { tables, faults: &mut self.faults };
-        for ((frame, outcome), (work, admitted)) in frames.iter_mut().zip(outcomes).zip(&mut self.works) {
-            let decided = match injected(&mut context, work, *admitted) {
-                Some(Injected::Silent) => {
-                    *outcome = Outcome::Drop(DropReason::InjectedLoss);
+            let Some(at) = (step + 1).checked_sub(window) else { continue };
+            let (Some(frame), Some(outcome), Some(slot)) =
+                (frames.get_mut(at), outcomes.get_mut(at), self.slots.get(at))
+            else {
+                continue;
+            };
+            if slot.is_straight {
+                if let Some(port) = self.stage.run(&tables.fast, frame, &slot.lane) {
+                    *outcome = Outcome::Forward { port };
                     continue;
                 }
-                Some(Injected::Visible) => Err(DropReason::InjectedLoss.into()),
-                None => admitted.map_err(End::from).and_then(|()| self.stage.act(&mut context, frame, work)),
-            };
-            match decided {
-                Ok(port) => {
-                    *outcome = Outcome::Forward { port };
-                    let probe = colour(work, tables, |isn| self.cookies.is_cookie(isn, now));
-                    if probe != 0 {
-                        observer.point(&work.point(frame, Verdict::Forwarded, 0, probe));
-                    }
-                }
-                Err(end) => {
-                    let (ended, reason) = match end {
-                        End::Drop(reason) => (Outcome::Drop(reason), reason),
-                        End::Answer { port, reason } => (Outcome::Answer { port, reason }, reason),
-                    };
-                    *outcome = ended;
-                    if reason.is_recorded() {
-                        let probe = colour(work, tables, |isn| self.cookies.is_cookie(isn, now));
-                        observer.point(&work.point(frame, Verdict::Dropped, reason.number(), probe));
-                    }
-                }
+                self.admit(tables, frame, at);
             }
+            *outcome = self.general(tables, now, frame, at, observer);
         }
+    }
+
+    /// Set out on the general way: read the frame from its first byte on.
+    #[inline(never)]
+    fn admit(&mut self, tables: &Tables, frame: &Frame, at: usize) {
+        let Some((work, admitted)) = self.works.get_mut(at) else { return };
+        *work = Work::default();
+        *admitted = work.admit(frame, self.role, Some(tables));
+        if admitted.is_ok() {
+            self.stage.prepare(work);
+        }
+    }
+
+    /// The rest of the general way.
+    #[inline(never)]
+    fn general(
+        &mut self,
+        tables: &Tables,
+        now: Nanos,
+        frame: &mut Frame,
+        at: usize,
+        observer: &mut dyn Observer,
+    ) -> Outcome {
+        // There is one for each frame of a batch.
+        let Some((work, admitted)) = self.works.get_mut(at) else { return Outcome::Drop(DropReason::NoConfig) };
+        let admitted = *admitted;
+        let mut context = Context { tables, faults: &mut self.faults };
+        let decided = match injected(&mut context, work, admitted) {
+            Some(Injected::Silent) => return Outcome::Drop(DropReason::InjectedLoss),
+            Some(Injected::Visible) => Err(DropReason::InjectedLoss.into()),
+            None => admitted.map_err(End::from).and_then(|()| self.stage.act(&mut context, frame, work)),
+        };
+        let (outcome, reason) = match decided {
+            Ok(port) => {
+                let probe = colour(work, tables, |isn| self.cookies.is_cookie(isn, now));
+                if probe != 0 {
+                    observer.point(&work.point(frame, Verdict::Forwarded, 0, probe));
+                }
+                return Outcome::Forward { port };
+            }
+            Err(End::Drop(reason)) => (Outcome::Drop(reason), reason),
+            Err(End::Answer { port, reason }) => (Outcome::Answer { port, reason }, reason),
+        };
+        if reason.is_recorded() {
+            let probe = colour(work, tables, |isn| self.cookies.is_cookie(isn, now));
+            observer.point(&work.point(frame, Verdict::Dropped, reason.number(), probe));
+        }
+        outcome
     }
 }
 
@@ -150,8 +225,8 @@ impl<S: Stage> Pipeline for Runner<S> {
             return;
         };
         self.stage.advance(now);
-        for (frames, outcomes) in frames.chunks_mut(WINDOW).zip(outcomes.chunks_mut(WINDOW)) {
-            self.window(&tables, now, frames, outcomes, observer);
+        for (frames, outcomes) in frames.chunks_mut(BATCH).zip(outcomes.chunks_mut(BATCH)) {
+            self.batch(&tables, now, frames, outcomes, observer);
         }
     }
 

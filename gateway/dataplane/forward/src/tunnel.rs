@@ -11,7 +11,7 @@ use crate::work::Work;
 use crate::{FaultKind, Frame};
 
 /// Hops that a tunnel packet may take.
-const OUTER_TTL: u8 = 64;
+pub(crate) const OUTER_TTL: u8 = 64;
 /// Addresses of the Ethernet header inside VXLAN: nobody reads them.
 const INNER_DST: Mac = Mac([0x02, 0x74, 0x67, 0x77, 0, 1]);
 const INNER_SRC: Mac = Mac([0x02, 0x74, 0x67, 0x77, 0, 2]);

@@ -53,6 +53,8 @@ impl Stage for Vswitch {
         self.flows.prefetch_more(work.hash, &work.flow);
     }
 
+    type Lane = ();
+
     fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, End> {
         let tables = context.tables;
         let Section::Vswitch(vswitch) = &tables.section else { return Err(DropReason::NoConfig.into()) };

@@ -180,15 +180,18 @@ fn cases(reason: DropReason) -> Cases {
             let options = Options { flow_capacity: 8, ..Options::default() };
             let mut clb = node_with(Role::Clb, &p.clb_tables(), options);
             let mut vswitch = node_with(Role::Vswitch, &p.vswitch_tables(), options);
-            let mut fill = |port| {
-                let packet = Tcp::new((p.client, port), (p.private, 80), SYN).ip();
+            let mut fill = |port, flags| {
+                let packet = Tcp::new((p.client, port), (p.private, 80), flags).ip();
                 (send(&mut *clb, 0, &to_ld(&p, &packet)), send(&mut *vswitch, 0, &to_host(&p, Some(77), &packet)))
             };
             for port in 1..=8 {
-                let (one, other) = fill(port);
-                assert_eq!((one.port(), other.port()), (0, 1));
+                for flags in [SYN, ACK] {
+                    let (one, other) = fill(port, flags);
+                    assert_eq!((one.port(), other.port()), (0, 1));
+                }
             }
-            let (one, other) = fill(9);
+            // Half-open flows would have made room.
+            let (one, other) = fill(9, SYN);
             let old = to_ld(&p, &Tcp::new((p.client, 10), (p.private, 80), ACK).ip());
             assert_eq!(send(&mut *clb, 0, &old).port(), 0, "a connection from elsewhere needs no state");
             vec![(Hop::ClbIn, one), (Hop::VswIn, other)]

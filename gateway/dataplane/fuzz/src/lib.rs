@@ -97,7 +97,7 @@ pub fn pipeline(role: Role, data: &[u8]) {
     let [choice, data @ ..] = data else { return };
     let all = TABLES.get_or_init(|| plans().iter().map(tables_of).collect());
     let Some(tables) = all.get(usize::from(*choice) % all.len().max(1)) else { return };
-    let options = Options { flow_capacity: 64, seed: 5, workers: 1 };
+    let options = Options { flow_capacity: 64, seed: 5, workers: 1, ..Options::default() };
     let mut node = tgw_forward::pipeline(role, 0, &options);
     for tables in tables {
         node.set_tables(Arc::clone(tables)); // those of another role change nothing

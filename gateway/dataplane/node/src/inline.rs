@@ -85,7 +85,7 @@ impl Inline {
             Ok(tap)
         };
         let dispatcher_tap = if role == Role::Clb { Some(tap(DISPATCHER)?) } else { None };
-        let options = Options { flow_capacity: config.flow_capacity, seed: config.seed, workers };
+        let options = Options { flow_capacity: config.flow_capacity, seed: config.seed, workers, ..Options::default() };
         let mut ways = Vec::new();
         let mut lanes = Vec::new();
         for worker in first..first + workers {

@@ -143,8 +143,12 @@ impl Node {
     /// Start on these devices: for each thread those that it receives from, or (a CLB's workers) sends to.
     pub fn start_with(&mut self, sets: Vec<DeviceSet>) -> Result<(), NodeError> {
         let role = self.checked.role;
-        let options =
-            Options { flow_capacity: self.config.flow_capacity, seed: self.config.seed, workers: self.checked.workers };
+        let options = Options {
+            flow_capacity: self.config.flow_capacity,
+            seed: self.config.seed,
+            workers: self.checked.workers,
+            ..Options::default()
+        };
         self.start_on(sets, &move |worker| pipeline(role, worker, &options))
     }
 

@@ -64,7 +64,9 @@ impl FlowTable {
     /// Once that line has come: ask for what the lookup reads next.
     pub(crate) fn prefetch_more(&self, hash: u64, tuple: &Tuple) {
         if is_v4(tuple.src) {
-            self.narrow.prefetch_second(hash);
+            if self.narrow.glimpse(hash).is_none() {
+                self.narrow.prefetch_second(hash);
+            }
         } else {
             self.wide.prefetch_entry(hash);
         }

@@ -120,11 +120,18 @@ impl Narrow {
         }
     }
 
-    /// Once that line has come: ask for the second one, when the flow can only be there.
+    /// Once that line has come: the value of the flow, most likely, if the flow is there.
+    #[inline]
+    pub(crate) fn glimpse(&self, hash: u64) -> Option<u32> {
+        let bucket = self.buckets.get(self.first(hash))?;
+        let hits = lanes_of(bucket, tag_of(hash));
+        (hits != 0).then(|| bucket.value.get(hits.trailing_zeros() as usize / 8).copied().unwrap_or(0))
+    }
+
+    /// Ask for the flow's other bucket, when the first says that the flow may be there.
     #[inline]
     pub(crate) fn prefetch_second(&self, hash: u64) {
-        let Some(bucket) = self.buckets.get(self.first(hash)) else { return };
-        if bucket.moved != 0 && lanes_of(bucket, tag_of(hash)) == 0 {
+        if self.buckets.get(self.first(hash)).is_some_and(|bucket| bucket.moved != 0) {
             if let Some(bucket) = self.buckets.get(self.second(hash)) {
                 prefetch(bucket);
             }
@@ -165,7 +172,7 @@ impl Narrow {
         Some(hit)
     }
 
-    #[inline]
+    #[inline(always)]
     fn find_in(&self, bucket: &Bucket, hash: u64, key: &Key) -> Option<u8> {
         let holds = |lane: usize| {
             bucket.src[lane] == key.src

@@ -14,6 +14,7 @@ use super::{
     service_key, Backend, Binding, ClbTables, ConfigError, EipTables, Encap, Endpoint, Listener, Port, Problem,
     Section, Server, Tables, Vip, VswitchTables, EDGE, FABRIC,
 };
+use crate::fast::Fast;
 use crate::frame::{DEFAULT_CAPACITY, HEADROOM};
 use crate::hash::Map;
 use crate::maglev::Maglev;
@@ -71,7 +72,18 @@ fn read(reader: &mut Reader, top: &Place<'_>, role: Role) -> Option<Tables> {
         Role::Vswitch => Section::Vswitch(vswitch(reader, &section, &ports)),
     };
     let port_places = ports.iter().zip(0..).map(|(port, place)| (u32::from(port.index), place)).collect();
-    Some(Tables { epoch: epoch?, role, ports, port_places, local: local?, encap: encap?, key: key?, reserved, section })
+    Some(Tables {
+        epoch: epoch?,
+        role,
+        ports,
+        port_places,
+        local: local?,
+        encap: encap?,
+        key: key?,
+        reserved,
+        section,
+        fast: Fast::default(),
+    })
 }
 
 fn encap(reader: &mut Reader, place: &Place<'_>) -> Option<Encap> {

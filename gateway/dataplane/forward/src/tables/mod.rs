@@ -10,6 +10,7 @@ use tgw_contract::colour::{ColourKey, Prefix};
 use tgw_contract::Role;
 use tgw_wire::ethernet::Mac;
 
+use crate::fast::Fast;
 use crate::hash::Map;
 use crate::maglev::Maglev;
 
@@ -143,6 +144,12 @@ impl ClbTables {
         let index = *self.by_service.get(&service_key(vip, protocol, port))?;
         self.listeners.get(index as usize)
     }
+
+    /// The listeners of a VIP: protocol, port and place of each.
+    pub(crate) fn listeners_of(&self, vip: u32) -> impl Iterator<Item = (u8, u16, u32)> + '_ {
+        let of_vip = move |(&key, _): &(&u64, &u32)| key >> 32 == u64::from(vip);
+        self.by_service.iter().filter(of_vip).map(|(key, place)| ((key >> 16) as u8, *key as u16, *place))
+    }
 }
 
 fn service_key(vip: u32, protocol: u8, port: u16) -> u64 {
@@ -203,12 +210,16 @@ pub struct Tables {
     pub(crate) key: ColourKey,
     pub(crate) reserved: Vec<Prefix>,
     pub(crate) section: Section,
+    /// Made of all the others.
+    pub(crate) fast: Fast,
 }
 
 impl Tables {
     /// Check the tables in `text` for a node of this role. `ConfigError` with everything that is wrong.
     pub fn from_json(text: &str, role: Role) -> Result<Self, ConfigError> {
-        check::tables(text, role)
+        let mut tables = check::tables(text, role)?;
+        tables.fast = Fast::of(&tables);
+        Ok(tables)
     }
 
     /// Their epoch.

@@ -277,7 +277,7 @@ pub fn tables(value: &Value, role: Role) -> Arc<Tables> {
 }
 
 pub fn node(role: Role, value: &Value) -> Box<dyn Pipeline> {
-    node_with(role, value, Options { flow_capacity: 1024, seed: 5, workers: 1 })
+    node_with(role, value, Options { flow_capacity: 1024, seed: 5, workers: 1, ..Options::default() })
 }
 
 pub fn node_with(role: Role, value: &Value, options: Options) -> Box<dyn Pipeline> {

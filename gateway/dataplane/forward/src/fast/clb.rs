@@ -1,0 +1,165 @@
+//! The straight way through an LD: packets of flows it knows, both directions.
+
+use tgw_wire::{protocol, tcp};
+
+use super::numbers::Numbers;
+use super::read::{inner, outer};
+use super::servers::Servers;
+use super::template::Template;
+use super::Door;
+use crate::connection::{self, Sender};
+use crate::flow::{FlowTable, Key};
+use crate::packet::is_v4;
+use crate::tables::{ClbTables, Tables, FABRIC};
+use crate::Frame;
+
+/// What an LD's tables say of ordinary packets.
+#[derive(Debug)]
+pub(crate) struct FastClb {
+    door: Door,
+    local: u32,
+    /// By (address, protocol, port): place of the listener, place of the VIP.
+    services: Numbers,
+    servers: Servers,
+    reply: Template,
+}
+
+/// What is known of a packet on its straight way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ClbLane {
+    hash: u64,
+    /// In the direction of requests.
+    key: Key,
+    tunnel_key: u32,
+    /// Where the packet begins in its frame, and its length.
+    at: u16,
+    len: u16,
+    flags: u8,
+    tos: u8,
+    is_reply: bool,
+}
+
+const fn service(address: u32, port: u16, protocol: u8) -> u64 {
+    (address as u64) << 32 | (port as u64) << 16 | protocol as u64
+}
+
+impl FastClb {
+    /// Of these tables; `None` when no packet can be ordinary under them.
+    pub(super) fn of(tables: &Tables, clb: &ClbTables) -> Option<Self> {
+        let port = tables.port(FABRIC)?;
+        let reply = Template::new(tables.local, &clb.reply_to, port)?;
+        let mut services = Vec::new();
+        for (&address, &vip) in clb.by_address.iter().filter(|(&address, _)| is_v4(address)) {
+            for (protocol, port, listener) in clb.listeners_of(vip) {
+                services.push((service(address as u32, port, protocol), [listener, vip]));
+            }
+        }
+        let mut servers = Vec::new();
+        for (listener, place) in clb.listeners.iter().zip(0..) {
+            for backend in &listener.backends {
+                if let Some(template) = Template::new(tables.local, &backend.endpoint, port) {
+                    servers.push(template.of_server(backend.id, place));
+                }
+            }
+        }
+        Some(Self {
+            door: Door::of(tables, port),
+            local: tables.local as u32,
+            services: Numbers::new(&services),
+            servers: Servers::new(&servers),
+            reply,
+        })
+    }
+
+    /// Read a frame; false when it is not ordinary. Asks for the cache lines that the lookups will read.
+    #[inline]
+    pub(crate) fn read(&self, flows: &FlowTable, frame: &Frame, lane: &mut ClbLane, prefetch: bool) -> bool {
+        let Some(read) = self.read_headers(frame) else { return false };
+        *lane = read;
+        lane.hash = flows.narrow.hash(&lane.key);
+        if prefetch {
+            flows.narrow.prefetch(lane.hash);
+            self.services.prefetch(service(lane.key.dst, lane.key.ports as u16, lane.key.protocol));
+        }
+        true
+    }
+
+    #[inline]
+    fn read_headers(&self, frame: &Frame) -> Option<ClbLane> {
+        if frame.port != FABRIC {
+            return None;
+        }
+        let bytes = frame.bytes();
+        let outer = outer(bytes, &self.door)?;
+        let packet = inner(bytes, outer.at, outer.end)?;
+        // What opens or closes a connection takes the general way; so does a probe, which leaves a trace.
+        if packet.protocol == protocol::TCP && packet.flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0 {
+            return None;
+        }
+        let is_reply = outer.dst == self.local;
+        let (client, here, ports) = if is_reply {
+            (packet.dst, packet.src, packet.ports.rotate_left(16))
+        } else {
+            (packet.src, packet.dst, packet.ports)
+        };
+        if self.door.is_reserved(client) || is_reply && outer.key.is_none() {
+            return None;
+        }
+        Some(ClbLane {
+            hash: 0,
+            key: Key { src: client, dst: here, ports, protocol: packet.protocol },
+            tunnel_key: outer.key.unwrap_or(0),
+            at: outer.at as u16,
+            len: packet.len,
+            flags: packet.flags,
+            tos: packet.tos,
+            is_reply,
+        })
+    }
+
+    /// Send the packet on as its flow says. `None`, and nothing has changed, when there is more to it.
+    #[inline]
+    pub(crate) fn run(&self, flows: &mut FlowTable, frame: &mut Frame, lane: &ClbLane) -> Option<u16> {
+        let [listener, _] = self.services.get(service(lane.key.dst, lane.key.ports as u16, lane.key.protocol))?;
+        let hit = flows.narrow.find(lane.hash, &lane.key)?;
+        let (state, value) = (flows.narrow.state(hit), flows.narrow.value(hit));
+        let server = self.servers.get(listener, value)?;
+        let (to, from) = if lane.is_reply { (&self.reply, Sender::Server) } else { (server, Sender::Client) };
+        if lane.is_reply && server.key() != lane.tunnel_key {
+            return None;
+        }
+        if !to.fits(lane.len) {
+            return None;
+        }
+        age(frame, lane.at)?;
+        to.wrap(frame, usize::from(lane.at), lane.len, lane.tos)?;
+        let state = if connection::is_settled(state) {
+            state
+        } else {
+            connection::next(state, lane.key.protocol, lane.flags, from)
+        };
+        flows.narrow.set(hit, state, value, connection::timeout(state));
+        Some(to.port)
+    }
+
+    /// Once the first bucket has come: ask for the real server that it names, or for the second bucket.
+    #[inline]
+    pub(crate) fn look_again(&self, flows: &FlowTable, lane: &ClbLane) {
+        match flows.narrow.glimpse(lane.hash) {
+            Some(server) => self.servers.prefetch(server),
+            None => flows.narrow.prefetch_second(lane.hash),
+        }
+    }
+}
+
+/// One hop less to live, for an IPv4 packet at `at` that has one to spare.
+#[inline]
+pub(super) fn age(frame: &mut Frame, at: u16) -> Option<()> {
+    let ip = frame.bytes_mut().get_mut(usize::from(at)..)?.first_chunk_mut::<20>()?;
+    // RFC 1624: the word that holds the TTL falls by 0x100, so the checksum rises by as much, with end-around carry.
+    let sum = u32::from(!u16::from_be_bytes([ip[10], ip[11]])) + 0xFEFF;
+    let checksum = !((sum & 0xFFFF) + (sum >> 16)) as u16;
+    ip[8] -= 1;
+    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+    Some(())
+}

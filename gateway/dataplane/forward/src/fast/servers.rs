@@ -1,0 +1,88 @@
+//! Real servers by id: a tunnel's headers ready in one cache line each.
+
+use super::numbers::Numbers;
+use super::template::Template;
+use crate::prefetch::prefetch;
+
+/// A read-only map from ids to templates. Ids that follow each other, as they do in a fleet, lie side by side.
+#[derive(Debug)]
+pub(super) struct Servers {
+    lines: Vec<Template>,
+    /// (listener, id) of real servers that several listeners have.
+    shared: Numbers,
+}
+
+const fn pair(listener: u32, id: u32) -> u64 {
+    (listener as u64) << 32 | id as u64
+}
+
+impl Servers {
+    /// Of templates with their listeners and ids; the same id always has the same headers.
+    pub(super) fn new(items: &[Template]) -> Self {
+        let size = (items.len() * 2).next_power_of_two().max(4);
+        let mut lines = vec![Template::NONE; size];
+        let mut shared = Vec::new();
+        for item in items {
+            let mut at = item.server_id as usize & (size - 1);
+            while lines[at].server_id != 0 && lines[at].server_id != item.server_id {
+                at = (at + 1) & (size - 1);
+            }
+            if lines[at].server_id == 0 {
+                lines[at] = *item;
+            } else {
+                lines[at].shared = true;
+                shared.push((pair(item.listener, item.server_id), [0; 2]));
+            }
+        }
+        Self { lines, shared: Numbers::new(&shared) }
+    }
+
+    /// Ask for the line that a lookup reads first.
+    #[inline]
+    pub(super) fn prefetch(&self, id: u32) {
+        if let Some(line) = self.lines.get(id as usize & (self.lines.len() - 1)) {
+            prefetch(line);
+        }
+    }
+
+    /// The real server of this id, if the listener has it.
+    #[inline]
+    pub(super) fn get(&self, listener: u32, id: u32) -> Option<&Template> {
+        let mut at = id as usize & (self.lines.len() - 1);
+        loop {
+            let line = self.lines.get(at)?;
+            if line.server_id == id {
+                let has = line.listener == listener || line.shared && self.shared.get(pair(listener, id)).is_some();
+                return has.then_some(line);
+            }
+            if line.server_id == 0 {
+                return None;
+            }
+            at = (at + 1) & (self.lines.len() - 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn as_a_plain_set(pairs in prop::collection::btree_set((0u32..5, 1u32..60), 0..80)) {
+            let items: Vec<_> = pairs
+                .iter()
+                .map(|&(listener, id)| Template::NONE.of_server(id, listener))
+                .collect();
+            let made = Servers::new(&items);
+            for listener in 0..6 {
+                for id in 1..70 {
+                    made.prefetch(id);
+                    let found = made.get(listener, id).map(|line| line.server_id);
+                    prop_assert_eq!(found, pairs.contains(&(listener, id)).then_some(id));
+                }
+            }
+        }
+    }
+}
