@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::{json, Value};
 use tgw_contract::{DropReason, Point};
-use tgw_forward::{pipeline, Frame, Observer, Options, Outcome, Pipeline, Tables};
+use tgw_forward::{pipeline, Frame, Observer, Options, Outcome, Pipeline, Tables, Tuning};
 
 use crate::limit::Limit;
 use crate::random::{Choice, Random};
@@ -52,6 +52,21 @@ pub(crate) struct Subject {
     points: Points,
     now: u64,
     random: Random,
+}
+
+/// What is timed over a batch of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timed {
+    /// The pipeline.
+    Pipeline,
+    /// The pipeline, given one frame at a time.
+    OneByOne,
+    /// The machine's limit.
+    Limit,
+    /// The pipeline's reading of the frames alone.
+    Read,
+    /// Reading, and looking the flows up.
+    LookUp,
 }
 
 /// What one case showed [ns per packet].
@@ -138,15 +153,13 @@ impl Subject {
 
     /// Time the pipeline and the limit in turns over packets of `size` bytes.
     pub(crate) fn measure(&mut self, size: usize, choice: &Choice, effort: Effort) -> Result<Measured, Failure> {
-        let mut traffic = Traffic::new(self.direction, self.flows, self.rules, size)?;
-        traffic.keys = std::mem::take(&mut self.keys);
+        let traffic = self.traffic(size)?;
         let clock = cost_of_the_clock();
         let (mut own, mut limits) = (Vec::new(), Vec::new());
         for _ in 0..effort.turns {
-            own.push(self.turn(&traffic, choice, effort, clock, false)?);
-            limits.push(self.turn(&traffic, choice, effort, clock, true)?);
+            own.push(self.turn(&traffic, choice, effort, clock, Timed::Pipeline)?);
+            limits.push(self.turn(&traffic, choice, effort, clock, Timed::Limit)?);
         }
-        self.keys = traffic.keys;
         own.sort_by(f64::total_cmp);
         limits.sort_by(f64::total_cmp);
         let ns = quantile(&own, 0.5);
@@ -154,13 +167,59 @@ impl Subject {
         Ok(Measured { ns, limit_ns: quantile(&limits, 0.5), spread })
     }
 
-    fn turn(
+    /// The traffic of this subject, with what its flows have been given.
+    pub(crate) fn traffic(&self, size: usize) -> Result<Traffic, Failure> {
+        let mut traffic = Traffic::new(self.direction, self.flows, self.rules, size)?;
+        traffic.keys.clone_from(&self.keys);
+        Ok(traffic)
+    }
+
+    pub(crate) fn tune(&mut self, tuning: Tuning) {
+        self.pipeline.tune(tuning);
+    }
+
+    /// One frame alone, in the first buffer: timed by the caller.
+    pub(crate) fn one(&mut self, timed: Timed, inner: usize) -> Result<(), Failure> {
+        self.work(timed, inner, 1)
+    }
+
+    /// Put the next packet into the first buffer.
+    pub(crate) fn load_one(&mut self, traffic: &Traffic, choice: &Choice) -> Result<(), Failure> {
+        traffic.load(&mut self.frames[0], choice.next(&mut self.random), Step::Data)
+    }
+
+    /// A call that does nothing.
+    pub(crate) fn nothing(&mut self) {
+        self.process(0);
+    }
+
+    fn work(&mut self, timed: Timed, inner: usize, count: usize) -> Result<(), Failure> {
+        match timed {
+            Timed::Pipeline => self.process(count),
+            Timed::OneByOne => {
+                for (frame, outcome) in self.frames[..count].chunks_mut(1).zip(self.outcomes.chunks_mut(1)) {
+                    self.pipeline.process(self.now, frame, outcome, &mut self.points);
+                }
+                self.now += TICK;
+            }
+            Timed::Limit => self.limit.process(&mut self.frames[..count], inner)?,
+            Timed::Read | Timed::LookUp => {
+                let done = self.pipeline.rehearse(&self.frames[..count], timed == Timed::LookUp);
+                if done != count {
+                    return Err(format!("{timed:?}: {done} of {count} frames were ordinary").into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn turn(
         &mut self,
         traffic: &Traffic,
         choice: &Choice,
         effort: Effort,
         clock: f64,
-        limit: bool,
+        timed: Timed,
     ) -> Result<f64, Failure> {
         let mut times = Vec::with_capacity(effort.batches);
         for batch in 0..effort.settling + effort.batches {
@@ -168,13 +227,9 @@ impl Subject {
                 traffic.load(frame, choice.next(&mut self.random), Step::Data)?;
             }
             let start = Instant::now();
-            if limit {
-                self.limit.process(&mut self.frames, traffic.inner)?;
-            } else {
-                self.process(BATCH);
-            }
+            self.work(timed, traffic.inner, BATCH)?;
             let took = start.elapsed();
-            if !limit {
+            if matches!(timed, Timed::Pipeline | Timed::OneByOne) {
                 self.check(BATCH)?;
             }
             if batch >= effort.settling {
@@ -190,14 +245,14 @@ impl Subject {
 }
 
 /// What reading the clock twice adds to a time between [ns].
-fn cost_of_the_clock() -> f64 {
+pub(crate) fn cost_of_the_clock() -> f64 {
     let mut times: Vec<f64> = (0..10_001).map(|_| Instant::now().elapsed().as_nanos() as f64).collect();
     times.sort_by(f64::total_cmp);
     quantile(&times, 0.5)
 }
 
 /// Of sorted values, of which there is at least one.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let at = share * (sorted.len() - 1) as f64;
     let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
     low + (high - low) * at.fract()

@@ -1,10 +1,12 @@
 //! `tgw-bench`: time per packet of each role beside the machine's limit, and the exact account, as JSON on stdout.
 
+mod ablation;
 mod case;
 mod exact;
 mod limit;
 mod machine;
 mod random;
+mod single;
 #[path = "../../forward/tests/support/mod.rs"]
 mod support;
 mod traffic;
@@ -22,6 +24,9 @@ type Failure = Box<dyn std::error::Error>;
 
 /// Frames given to a pipeline at once.
 const BATCH: usize = 64;
+
+/// The largest table that is measured.
+const MOST_FLOWS: usize = 10_000_000;
 
 const USAGE: &str = "usage: tgw-bench [--quick] [--frames N] [--case NAME] [--flows N] [--turns N]
   --quick      few flows and short turns: shows that it works, not how fast
@@ -90,7 +95,7 @@ fn run(arguments: &Arguments) -> Result<(Value, bool), Failure> {
         Effort { turns: arguments.turns, batches: 500, settling: 250 }
     };
     let many = if arguments.quick { 5_000 } else { 1_000_000 };
-    let flow_counts: &[usize] = if arguments.quick { &[1, 1_000] } else { &[1, 10_000, 1_000_000] };
+    let flow_counts: &[usize] = if arguments.quick { &[1, 1_000] } else { &[1, 10_000, 1_000_000, MOST_FLOWS] };
     // (name, direction, flows, rules)
     let mut plan: Vec<(String, Direction, usize, usize)> = Vec::new();
     for direction in Direction::ALL {
@@ -125,6 +130,20 @@ fn run(arguments: &Arguments) -> Result<(Value, bool), Failure> {
         }
     }
     let mut document = json!({"method": method(effort, core), "cases": cases});
+    if chosen("ablation", many) {
+        eprintln!("{:6.1} s  ablation, one packet a call", started.elapsed().as_secs_f64());
+        let turns = Effort { turns: effort.turns.min(21), ..effort };
+        document["ablation"] = ablation::run(if arguments.quick { many } else { MOST_FLOWS }, turns)?;
+    }
+    if chosen("repeat_one", many) {
+        let packets = if arguments.quick { 500 } else { 20_000 };
+        let one = |direction, flows: &usize| single::run(direction, *flows, packets);
+        document["repeat_one"] = flow_counts
+            .iter()
+            .filter(|&&flows| flows <= 1_000_000)
+            .flat_map(|flows| [Direction::ClbRequest, Direction::EipRequest].map(|direction| one(direction, flows)))
+            .collect::<Result<Value, _>>()?;
+    }
     let mut exact = true;
     if arguments.frames > 0 {
         let account = exact::run(arguments.frames, |count| {

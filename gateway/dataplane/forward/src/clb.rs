@@ -32,8 +32,7 @@ pub(crate) struct Clb {
 
 impl Clb {
     pub(crate) fn new(options: &Options) -> Self {
-        let mut flows = FlowTable::new(options.flow_capacity, options.seed);
-        flows.use_tags(options.tuning.tags);
+        let flows = FlowTable::new(options.flow_capacity, options.seed);
         Self { flows, workers: options.workers, limits: Vec::new(), vip_ids: Vec::new(), now: 0 }
     }
 }
@@ -77,10 +76,18 @@ impl Stage for Clb {
         matches!(fast, Fast::Clb(fast) if fast.read(&self.flows, frame, lane, prefetch))
     }
 
-    fn look_again(&mut self, fast: &Fast, lane: &ClbLane) {
+    fn look_again(&mut self, fast: &Fast, lane: &mut ClbLane) {
         if let Fast::Clb(fast) = fast {
             fast.look_again(&self.flows, lane);
         }
+    }
+
+    fn finds(&mut self, fast: &Fast, lane: &ClbLane) -> bool {
+        matches!(fast, Fast::Clb(fast) if fast.finds(&mut self.flows, lane))
+    }
+
+    fn use_tags(&mut self, tags: bool) {
+        self.flows.use_tags(tags);
     }
 
     fn run(&mut self, fast: &Fast, frame: &mut Frame, lane: &ClbLane) -> Option<u16> {

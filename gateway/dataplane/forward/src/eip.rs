@@ -26,6 +26,10 @@ impl Stage for Eip {
         matches!(fast, Fast::Eip(fast) if fast.read(frame, lane, prefetch))
     }
 
+    fn finds(&mut self, fast: &Fast, lane: &EipLane) -> bool {
+        matches!(fast, Fast::Eip(fast) if fast.finds(lane))
+    }
+
     fn run(&mut self, fast: &Fast, frame: &mut Frame, lane: &EipLane) -> Option<u16> {
         let Fast::Eip(fast) = fast else { return None };
         fast.run(frame, lane)

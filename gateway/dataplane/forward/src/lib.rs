@@ -104,7 +104,7 @@ pub struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { straight: true, window: 16, prefetch: true, tags: true }
+        Self { straight: true, window: 24, prefetch: true, tags: true }
     }
 }
 
@@ -126,6 +126,13 @@ pub trait Pipeline: Send {
     fn set_faults(&mut self, faults: Faults);
     /// What is to be done now and then: a part of the sweep over idle flows.
     fn idle(&mut self, now: Nanos);
+    /// Go about the work in another way from the next batch on.
+    fn tune(&mut self, _tuning: Tuning) {}
+    /// For measurements: read the frames as [`Pipeline::process`] does, and look their flows up if `look_up`, but do nothing
+    /// with them. How many were ordinary, and of known flows if that was asked.
+    fn rehearse(&mut self, _frames: &[Frame], _look_up: bool) -> usize {
+        0
+    }
     /// Write the next frame of the node's own making into `frame`: the port it is to leave by, or `None` when there is
     /// nothing to send now. Asked between batches until it says `None`.
     fn emit(&mut self, _now: Nanos, _frame: &mut Frame) -> Option<u16> {

@@ -39,7 +39,13 @@ pub(crate) trait Stage: Send {
         false
     }
     /// What was asked for has come: ask for what it leads to.
-    fn look_again(&mut self, _: &Fast, _: &Self::Lane) {}
+    fn look_again(&mut self, _: &Fast, _: &mut Self::Lane) {}
+    /// Whether the flow or rule of an ordinary packet is known.
+    fn finds(&mut self, _: &Fast, _: &Self::Lane) -> bool {
+        false
+    }
+    /// Look at tags before tuples in the flow table, or do not.
+    fn use_tags(&mut self, _: bool) {}
     /// Send an ordinary packet on: the port it leaves by. `None`, and nothing has changed, when there is more to it.
     fn run(&mut self, _: &Fast, _: &mut Frame, _: &Self::Lane) -> Option<u16> {
         None
@@ -103,16 +109,18 @@ struct Slot<L> {
 
 impl<S: Stage> Runner<S> {
     pub(crate) fn new(role: Role, stage: S, tuning: Tuning) -> Self {
-        Self {
+        let mut made = Self {
             role,
             stage,
-            tuning: Tuning { window: tuning.window.clamp(1, BATCH), ..tuning },
+            tuning,
             tables: None,
             cookies: Cookies::new(ColourKey::new([0; 16])),
             faults: Faults::default(),
             slots: vec![Slot::default(); BATCH],
             works: vec![(Work::default(), Ok(())); BATCH],
-        }
+        };
+        made.tune(tuning);
+        made
     }
 
     /// A batch in a sliding window: each frame is read, and what its lookups will need asked for; when the window has moved
@@ -143,12 +151,11 @@ impl<S: Stage> Runner<S> {
                     }
                 }
             }
-            if let Some(slot) =
-                step.checked_sub(half).filter(|&at| prefetch && at < count).and_then(|at| self.slots.get(at))
-            {
+            let at = step.checked_sub(half).filter(|&at| prefetch && at < count);
+            if let Some((at, slot)) = at.and_then(|at| Some((at, self.slots.get_mut(at)?))) {
                 if slot.is_straight {
-                    self.stage.look_again(&tables.fast, &slot.lane);
-                } else if let Some((work, Ok(()))) = self.works.get(step - half) {
+                    self.stage.look_again(&tables.fast, &mut slot.lane);
+                } else if let Some((work, Ok(()))) = self.works.get(at) {
                     self.stage.prepare_more(work);
                 }
             }
@@ -252,6 +259,33 @@ impl<S: Stage> Pipeline for Runner<S> {
     fn idle(&mut self, now: Nanos) {
         self.stage.advance(now);
         self.stage.sweep();
+    }
+
+    fn tune(&mut self, tuning: Tuning) {
+        self.tuning = Tuning { window: tuning.window.clamp(1, BATCH), ..tuning };
+        self.stage.use_tags(tuning.tags);
+    }
+
+    fn rehearse(&mut self, frames: &[Frame], look_up: bool) -> usize {
+        let Some(tables) = self.tables.clone() else { return 0 };
+        let Tuning { window, prefetch, .. } = self.tuning;
+        let mut done = 0;
+        for frames in frames.chunks(BATCH) {
+            for step in 0..frames.len() + window - 1 {
+                if let (Some(frame), Some(slot)) = (frames.get(step), self.slots.get_mut(step)) {
+                    slot.is_straight = self.stage.read(&tables.fast, frame, &mut slot.lane, prefetch && look_up);
+                }
+                let at = step.checked_sub(window / 2).filter(|&at| prefetch && look_up && at < frames.len());
+                if let Some(slot) = at.and_then(|at| self.slots.get_mut(at)) {
+                    self.stage.look_again(&tables.fast, &mut slot.lane);
+                }
+                let at = (step + 1).checked_sub(window).filter(|&at| at < frames.len());
+                if let Some(slot) = at.and_then(|at| self.slots.get(at)).filter(|slot| slot.is_straight) {
+                    done += usize::from(!look_up || self.stage.finds(&tables.fast, &slot.lane));
+                }
+            }
+        }
+        done
     }
 
     fn emit(&mut self, now: Nanos, frame: &mut Frame) -> Option<u16> {

@@ -28,6 +28,8 @@ pub(crate) struct FastClb {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ClbLane {
     hash: u64,
+    /// Where its flow most likely lies.
+    bucket: u32,
     /// In the direction of requests.
     key: Key,
     tunnel_key: u32,
@@ -72,7 +74,7 @@ impl FastClb {
     }
 
     /// Read a frame; false when it is not ordinary. Asks for the cache lines that the lookups will read.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(&self, flows: &FlowTable, frame: &Frame, lane: &mut ClbLane, prefetch: bool) -> bool {
         let Some(read) = self.read_headers(frame) else { return false };
         *lane = read;
@@ -84,7 +86,7 @@ impl FastClb {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn read_headers(&self, frame: &Frame) -> Option<ClbLane> {
         if frame.port != FABRIC {
             return None;
@@ -107,6 +109,7 @@ impl FastClb {
         }
         Some(ClbLane {
             hash: 0,
+            bucket: 0,
             key: Key { src: client, dst: here, ports, protocol: packet.protocol },
             tunnel_key: outer.key.unwrap_or(0),
             at: outer.at as u16,
@@ -118,10 +121,10 @@ impl FastClb {
     }
 
     /// Send the packet on as its flow says. `None`, and nothing has changed, when there is more to it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn run(&self, flows: &mut FlowTable, frame: &mut Frame, lane: &ClbLane) -> Option<u16> {
         let [listener, _] = self.services.get(service(lane.key.dst, lane.key.ports as u16, lane.key.protocol))?;
-        let hit = flows.narrow.find(lane.hash, &lane.key)?;
+        let hit = flows.narrow.find_near(lane.bucket, lane.hash, &lane.key)?;
         let (state, value) = (flows.narrow.state(hit), flows.narrow.value(hit));
         let server = self.servers.get(listener, value)?;
         let (to, from) = if lane.is_reply { (&self.reply, Sender::Server) } else { (server, Sender::Client) };
@@ -142,13 +145,18 @@ impl FastClb {
         Some(to.port)
     }
 
+    /// Whether the table knows the packet's flow.
+    #[inline]
+    pub(crate) fn finds(&self, flows: &mut FlowTable, lane: &ClbLane) -> bool {
+        flows.narrow.find_near(lane.bucket, lane.hash, &lane.key).is_some()
+    }
+
     /// Once the first bucket has come: ask for the real server that it names, or for the second bucket.
     #[inline]
-    pub(crate) fn look_again(&self, flows: &FlowTable, lane: &ClbLane) {
-        match flows.narrow.glimpse(lane.hash) {
-            Some(server) => self.servers.prefetch(server),
-            None => flows.narrow.prefetch_second(lane.hash),
-        }
+    pub(crate) fn look_again(&self, flows: &FlowTable, lane: &mut ClbLane) {
+        let (bucket, server) = flows.narrow.glimpse(lane.hash);
+        lane.bucket = bucket;
+        self.servers.prefetch(server);
     }
 }
 

@@ -75,7 +75,7 @@ impl FastEip {
     }
 
     /// Read a frame; false when it is not ordinary. Asks for the cache line that the lookup will read.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(&self, frame: &Frame, lane: &mut EipLane, prefetch: bool) -> bool {
         let Some(read) = self.read_headers(frame) else { return false };
         *lane = read;
@@ -86,7 +86,7 @@ impl FastEip {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn read_headers(&self, frame: &Frame) -> Option<EipLane> {
         let bytes = frame.bytes();
         let (packet, at, is_reply) = match frame.port {
@@ -105,8 +105,15 @@ impl FastEip {
         Some(EipLane { address, at: at as u16, len: packet.len, protocol: packet.protocol, tos: packet.tos, is_reply })
     }
 
-    /// Translate the packet and send it on. `None`, and nothing has changed, when there is more to it.
+    /// Whether the packet's address is bound.
     #[inline]
+    pub(crate) fn finds(&self, lane: &EipLane) -> bool {
+        let bindings = if lane.is_reply { &self.by_private } else { &self.by_public };
+        bindings.get(lane.address).is_some()
+    }
+
+    /// Translate the packet and send it on. `None`, and nothing has changed, when there is more to it.
+    #[inline(always)]
     pub(crate) fn run(&self, frame: &mut Frame, lane: &EipLane) -> Option<u16> {
         if lane.is_reply {
             let bound = self.by_private.get(lane.address)?;

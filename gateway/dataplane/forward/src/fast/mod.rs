@@ -45,8 +45,9 @@ impl Fast {
 pub(crate) struct Door {
     /// Its MAC, as a little-endian load of the frame's first eight bytes has it in its low six.
     mac: u64,
-    /// A bit for each value of the low six bits of a host address: whose bit is not set is no host address.
-    hosts: u64,
+    /// A bit for each value of the low six bits of a host address: an address whose bit is not set is none.
+    bits: u64,
+    hosts: Vec<u32>,
     /// Prefixes that probes come from: (mask, address).
     reserved: Vec<(u32, u32)>,
 }
@@ -54,10 +55,12 @@ pub(crate) struct Door {
 impl Door {
     fn of(tables: &Tables, port: &Port) -> Self {
         let [a, b, c, d, e, f] = port.mac.0;
-        let hosts = port.host_addresses.iter().filter(|&&host| is_v4(host));
+        let hosts: Vec<u32> =
+            port.host_addresses.iter().filter(|&&host| is_v4(host)).map(|&host| host as u32).collect();
         Self {
             mac: u64::from_le_bytes([a, b, c, d, e, f, 0, 0]),
-            hosts: hosts.fold(0, |bits, &host| bits | 1 << (host as u32 & 63)),
+            bits: hosts.iter().fold(0, |bits, &host| bits | 1 << (host & 63)),
+            hosts,
             reserved: tables.reserved.iter().filter_map(tgw_contract::colour::Prefix::v4).collect(),
         }
     }
@@ -68,9 +71,12 @@ impl Door {
         self.reserved.iter().any(|&(mask, prefix)| address & mask == prefix)
     }
 
-    /// Whether this may be an address of the host itself, or of its link alone.
+    /// Whether this is an address of the host itself, or of its link alone.
     #[inline]
-    fn may_be_host(&self, address: u32) -> bool {
-        self.hosts >> (address & 63) & 1 != 0 || address >> 28 == 0xE || address == u32::MAX || address >> 16 == 0xA9FE
+    fn is_host(&self, address: u32) -> bool {
+        self.bits >> (address & 63) & 1 != 0 && self.hosts.contains(&address)
+            || address >> 28 == 0xE
+            || address == u32::MAX
+            || address >> 16 == 0xA9FE
     }
 }

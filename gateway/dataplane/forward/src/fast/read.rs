@@ -39,18 +39,18 @@ pub(super) struct Inner {
     pub(super) len: u16,
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn be16(bytes: &[u8], at: usize) -> u16 {
     bytes.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u16::from_be_bytes(*bytes))
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn be32(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
 
 /// Whether an IPv4 header without options has its right checksum.
-#[inline]
+#[inline(always)]
 fn is_right(ip: &[u8; IPV4]) -> bool {
     let word = |at: usize| {
         u64::from(ip.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_ne_bytes(*bytes)))
@@ -64,14 +64,14 @@ fn is_right(ip: &[u8; IPV4]) -> bool {
 }
 
 /// Whether a frame is for this port and holds IPv4 without options.
-#[inline]
+#[inline(always)]
 fn is_ours(head: &[u8; ETHERNET + IPV4], door: &Door) -> bool {
     let first = head.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     first << 16 == door.mac << 16 && be32(head, 12) >> 8 == 0x0008_0045
 }
 
 /// The IPv4 tunnel of a frame.
-#[inline]
+#[inline(always)]
 pub(super) fn outer(bytes: &[u8], door: &Door) -> Option<Outer> {
     let head = bytes.first_chunk::<TUNNEL>()?;
     let ip = head.get(ETHERNET..)?.first_chunk::<IPV4>()?;
@@ -85,7 +85,7 @@ pub(super) fn outer(bytes: &[u8], door: &Door) -> Option<Outer> {
         && head[23] == protocol::GRE
         && (keyed || gre == GRE_IPV4)
         && is_right(ip)
-        && !door.may_be_host(dst);
+        && !door.is_host(dst);
     ordinary.then(|| Outer {
         dst,
         key: keyed.then(|| be32(head, ETHERNET + IPV4 + 4)),
@@ -95,17 +95,17 @@ pub(super) fn outer(bytes: &[u8], door: &Door) -> Option<Outer> {
 }
 
 /// The packet in a frame that is in no tunnel.
-#[inline]
+#[inline(always)]
 pub(super) fn plain(bytes: &[u8], door: &Door) -> Option<Inner> {
     let head = bytes.first_chunk::<{ ETHERNET + IPV4 }>()?;
-    if !is_ours(head, door) || door.may_be_host(be32(head, 30)) {
+    if !is_ours(head, door) || door.is_host(be32(head, 30)) {
         return None;
     }
     inner(bytes, ETHERNET, bytes.len())
 }
 
 /// The packet that begins at `at` and ends at `end` at the latest, with a hop to spare.
-#[inline]
+#[inline(always)]
 pub(super) fn inner(bytes: &[u8], at: usize, end: usize) -> Option<Inner> {
     let within = bytes.get(at..end)?;
     let ip = within.first_chunk::<PORTS>()?;
@@ -141,7 +141,7 @@ pub(super) fn inner(bytes: &[u8], at: usize, end: usize) -> Option<Inner> {
 }
 
 /// Flags of segments that every stack sends.
-#[inline]
+#[inline(always)]
 const fn is_usual(flags: u8) -> bool {
     let flags = flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN);
     matches!(flags, tcp::SYN | tcp::ACK | tcp::RST) || is_answer(flags)

@@ -64,9 +64,7 @@ impl FlowTable {
     /// Once that line has come: ask for what the lookup reads next.
     pub(crate) fn prefetch_more(&self, hash: u64, tuple: &Tuple) {
         if is_v4(tuple.src) {
-            if self.narrow.glimpse(hash).is_none() {
-                self.narrow.prefetch_second(hash);
-            }
+            self.narrow.glimpse(hash);
         } else {
             self.wide.prefetch_entry(hash);
         }

@@ -120,22 +120,19 @@ impl Narrow {
         }
     }
 
-    /// Once that line has come: the value of the flow, most likely, if the flow is there.
+    /// Once that line has come: the bucket that the flow lies in, most likely, and its value if that is the first. Asks for
+    /// that bucket. Without a branch: which of the two it is cannot be predicted.
     #[inline]
-    pub(crate) fn glimpse(&self, hash: u64) -> Option<u32> {
-        let bucket = self.buckets.get(self.first(hash))?;
+    pub(crate) fn glimpse(&self, hash: u64) -> (u32, u32) {
+        let (first, second) = (self.first(hash), self.second(hash));
+        let Some(bucket) = self.buckets.get(first) else { return (0, 0) };
         let hits = lanes_of(bucket, tag_of(hash));
-        (hits != 0).then(|| bucket.value.get(hits.trailing_zeros() as usize / 8).copied().unwrap_or(0))
-    }
-
-    /// Ask for the flow's other bucket, when the first says that the flow may be there.
-    #[inline]
-    pub(crate) fn prefetch_second(&self, hash: u64) {
-        if self.buckets.get(self.first(hash)).is_some_and(|bucket| bucket.moved != 0) {
-            if let Some(bucket) = self.buckets.get(self.second(hash)) {
-                prefetch(bucket);
-            }
+        let at = std::hint::select_unpredictable(hits != 0, first, second);
+        if let Some(bucket) = self.buckets.get(at) {
+            prefetch(bucket);
         }
+        let lane = hits.trailing_zeros() as usize / 8;
+        (at as u32, bucket.value.get(lane).copied().unwrap_or(0))
     }
 
     pub(super) fn counters(&self) -> crate::FlowCounters {
@@ -151,8 +148,18 @@ impl Narrow {
         }
     }
 
-    /// Look a flow up.
+    /// Look a flow up, first in a bucket where it most likely is.
     #[inline]
+    pub(crate) fn find_near(&mut self, bucket: u32, hash: u64, key: &Key) -> Option<Hit> {
+        let lane = self.buckets.get(bucket as usize).and_then(|near| self.find_in(near, hash, key));
+        match lane.map(|lane| Hit { bucket, lane }) {
+            Some(hit) if !self.is_past(hit) => Some(hit),
+            _ => self.find(hash, key),
+        }
+    }
+
+    /// Look a flow up.
+    #[inline(never)]
     pub(crate) fn find(&mut self, hash: u64, key: &Key) -> Option<Hit> {
         let first = self.first(hash);
         let bucket = self.buckets.get(first)?;
