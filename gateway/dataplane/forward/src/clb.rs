@@ -1,5 +1,7 @@
 //! A worker of an LD: which real server a request goes to, and replies on their way back.
 
+use std::sync::Arc;
+
 use tgw_contract::{DropReason, Hop};
 use tgw_wire::tcp;
 
@@ -8,6 +10,7 @@ use crate::fast::{ClbLane, Fast};
 use crate::flow::{FlowTable, Found};
 use crate::hash::Map;
 use crate::limits::TokenBucket;
+use crate::meters::Board;
 use crate::packet::Kind;
 use crate::runner::{Context, End, Stage};
 use crate::tables::{Backend, ClbTables, Endpoint, Listener, Section, Tables};
@@ -28,12 +31,23 @@ pub(crate) struct Clb {
     /// Ids of those VIPs.
     vip_ids: Vec<u32>,
     now: Nanos,
+    board: Arc<Board>,
+    /// Where the records of each listener's real servers begin.
+    first_records: Vec<u32>,
 }
 
 impl Clb {
     pub(crate) fn new(options: &Options) -> Self {
         let flows = FlowTable::new(options.flow_capacity, options.seed);
-        Self { flows, workers: options.workers, limits: Vec::new(), vip_ids: Vec::new(), now: 0 }
+        Self {
+            flows,
+            workers: options.workers,
+            limits: Vec::new(),
+            vip_ids: Vec::new(),
+            now: 0,
+            board: Arc::default(),
+            first_records: Vec::new(),
+        }
     }
 }
 
@@ -42,12 +56,17 @@ impl Stage for Clb {
         let Section::Clb(clb) = &tables.section else { return };
         let old: Map<u32, TokenBucket> =
             self.vip_ids.iter().zip(&self.limits).filter_map(|(id, bucket)| bucket.map(|b| (*id, b))).collect();
+        self.first_records = clb.first_records();
         self.vip_ids = clb.vips.iter().map(|vip| vip.id).collect();
         let bucket = |id: u32, rate: u32| {
             let rate = TokenBucket::share(rate, self.workers);
             old.get(&id).map_or_else(|| TokenBucket::new(rate, self.now), |bucket| bucket.at_rate(rate))
         };
         self.limits = clb.vips.iter().map(|vip| vip.new_flows_per_s.map(|rate| bucket(vip.id, rate))).collect();
+    }
+
+    fn take_board(&mut self, board: Arc<Board>) {
+        self.board = board;
     }
 
     fn advance(&mut self, now: Nanos) {
@@ -92,7 +111,7 @@ impl Stage for Clb {
 
     fn run(&mut self, fast: &Fast, frame: &mut Frame, lane: &ClbLane) -> Option<u16> {
         let Fast::Clb(fast) = fast else { return None };
-        fast.run(&mut self.flows, frame, lane)
+        fast.run(&mut self.flows, &self.board, frame, lane)
     }
 
     fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, End> {
@@ -115,7 +134,9 @@ impl Stage for Clb {
             to
         };
         work.left = (work.packet.tuple.src, work.packet.tuple.dst);
-        Ok(wrap(context, frame, work, &to)?)
+        let port = wrap(context, frame, work, &to)?;
+        self.count(clb, vip, work);
+        Ok(port)
     }
 
     fn counters(&self) -> FlowCounters {
@@ -210,6 +231,16 @@ impl Clb {
             None => return Err(DropReason::NoFlow),
         }
         Ok(clb.reply_to)
+    }
+
+    fn count(&self, clb: &ClbTables, vip: u32, work: &Work) {
+        let Some(place) = clb.place(vip, work.flow.protocol, work.flow.dst_port) else { return };
+        let backends = clb.listeners.get(place as usize).map_or(&[][..], |listener| &listener.backends);
+        let position = backends.iter().position(|backend| backend.id == work.server_id);
+        let first = self.first_records.get(place as usize);
+        if let Some(record) = first.zip(position).and_then(|(first, at)| self.board.record(first + at as u32)) {
+            work.count(record);
+        }
     }
 
     fn touch(&mut self, found: Found, state: u8, work: &Work, from: Sender, backend: &Backend) {

@@ -1,8 +1,11 @@
 //! The EIP node: stateless 1:1 translation between public and private addresses, and the tunnel towards the VIP's cluster.
 
+use std::sync::Arc;
+
 use tgw_contract::{DropReason, Hop};
 
 use crate::fast::{EipLane, Fast};
+use crate::meters::Board;
 use crate::runner::{Context, End, Stage};
 use crate::tables::{EipTables, Endpoint, Section, Tables, EDGE};
 use crate::translate::{self, set_address, set_quoted_address};
@@ -11,10 +14,16 @@ use crate::work::Work;
 use crate::{FlowCounters, Frame, Nanos};
 
 #[derive(Default)]
-pub(crate) struct Eip;
+pub(crate) struct Eip {
+    board: Arc<Board>,
+}
 
 impl Stage for Eip {
     fn take_tables(&mut self, _: &Tables) {}
+
+    fn take_board(&mut self, board: Arc<Board>) {
+        self.board = board;
+    }
 
     fn advance(&mut self, _: Nanos) {}
 
@@ -32,15 +41,19 @@ impl Stage for Eip {
 
     fn run(&mut self, fast: &Fast, frame: &mut Frame, lane: &EipLane) -> Option<u16> {
         let Fast::Eip(fast) = fast else { return None };
-        fast.run(frame, lane)
+        fast.run(&self.board, frame, lane)
     }
 
     fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, End> {
         let Section::Eip(eip) = &context.tables.section else { return Err(DropReason::NoConfig.into()) };
-        match work.hop {
-            Hop::EipIn => Ok(request(context, eip, frame, work)?),
-            _ => Ok(reply(context, eip, frame, work)?),
+        let port = match work.hop {
+            Hop::EipIn => request(context, eip, frame, work)?,
+            _ => reply(context, eip, frame, work)?,
+        };
+        if let Some(record) = work.vip.and_then(|place| self.board.record(place)) {
+            work.count(record);
         }
+        Ok(port)
     }
 
     fn counters(&self) -> FlowCounters {
@@ -58,7 +71,7 @@ fn request(context: &mut Context<'_>, eip: &EipTables, frame: &mut Frame, work: 
     if context.is_hidden(binding.vip_id) || work.is_error() && work.packet.quoted.tuple.src != public {
         return Err(DropReason::NoVip);
     }
-    work.vip_id = binding.vip_id;
+    (work.vip, work.vip_id) = (Some(*index), binding.vip_id);
     age(frame, &work.packet)?;
     if work.is_error() {
         set_quoted_address(frame.bytes_mut(), &work.packet, translate::End::Src, binding.private);
@@ -76,7 +89,7 @@ fn reply(context: &mut Context<'_>, eip: &EipTables, frame: &mut Frame, work: &m
     if context.is_hidden(binding.vip_id) || work.is_error() && work.packet.quoted.tuple.dst != private {
         return Err(DropReason::NoVip);
     }
-    work.vip_id = binding.vip_id;
+    (work.vip, work.vip_id) = (Some(*index), binding.vip_id);
     age(frame, &work.packet)?;
     if work.is_error() {
         set_quoted_address(frame.bytes_mut(), &work.packet, translate::End::Dst, binding.public);

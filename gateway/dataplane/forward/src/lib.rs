@@ -14,6 +14,7 @@ mod hash;
 pub mod limits;
 pub mod maglev;
 mod memory;
+mod meters;
 mod packet;
 mod prefetch;
 mod runner;
@@ -34,6 +35,7 @@ pub use dispatch::Dispatcher;
 pub use faults::{Fault, FaultKind, Faults};
 pub use frame::{Frame, DEFAULT_CAPACITY, HEADROOM};
 pub use hash::Tuple;
+pub use meters::{Meters, Snapshot, Tally};
 pub use tables::{ConfigError, Encap, Endpoint, Port, Problem, Tables};
 
 /// Nanoseconds since 1970 (CLOCK_REALTIME), given by the caller.
@@ -126,6 +128,10 @@ pub trait Pipeline: Send {
     fn set_faults(&mut self, faults: Faults);
     /// What is to be done now and then: a part of the sweep over idle flows.
     fn idle(&mut self, now: Nanos);
+    /// What the pipeline counts by VIP, listener and real server; good for its whole life.
+    fn meters(&self) -> Arc<Meters> {
+        Arc::default()
+    }
     /// Go about the work in another way from the next batch on.
     fn tune(&mut self, _tuning: Tuning) {}
     /// For measurements: read the frames as [`Pipeline::process`] does, and look their flows up if `look_up`, but do nothing
@@ -146,7 +152,7 @@ pub fn pipeline(role: Role, worker: u16, options: &Options) -> Box<dyn Pipeline>
     // Workers differ in their hash, so that no set of flows is bad for all.
     let options = Options { seed: options.seed ^ u64::from(worker) << 48, ..*options };
     match role {
-        Role::Eip => Box::new(Runner::new(role, eip::Eip, options.tuning)),
+        Role::Eip => Box::new(Runner::new(role, eip::Eip::default(), options.tuning)),
         Role::Clb => Box::new(Runner::new(role, clb::Clb::new(&options), options.tuning)),
         Role::Vswitch => Box::new(Runner::new(role, vswitch::Vswitch::new(&options), options.tuning)),
     }

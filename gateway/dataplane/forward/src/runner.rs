@@ -7,6 +7,7 @@ use tgw_contract::{Direction, DropReason, Role, Verdict};
 use tgw_wire::tcp;
 
 use crate::fast::Fast;
+use crate::meters::{Board, Meters};
 use crate::packet::Kind;
 use crate::tables::Tables;
 use crate::work::Work;
@@ -52,6 +53,8 @@ pub(crate) trait Stage: Send {
     }
     /// Other tables are in force.
     fn take_tables(&mut self, tables: &Tables);
+    /// Count by these records from now on.
+    fn take_board(&mut self, board: Arc<Board>);
     /// Time has come to `now`: called before each batch and each sweep.
     fn advance(&mut self, now: Nanos);
     /// Hash what will be looked up, and prefetch it.
@@ -91,6 +94,8 @@ pub(crate) struct Runner<S: Stage> {
     tables: Option<Arc<Tables>>,
     cookies: Cookies,
     faults: Faults,
+    meters: Arc<Meters>,
+    board: Arc<Board>,
     /// What is known of the frames of a batch, as far as they are in the window.
     slots: Vec<Slot<S::Lane>>,
     /// Of those that take the general way.
@@ -116,6 +121,8 @@ impl<S: Stage> Runner<S> {
             tables: None,
             cookies: Cookies::new(ColourKey::new([0; 16])),
             faults: Faults::default(),
+            meters: Arc::default(),
+            board: Arc::default(),
             slots: vec![Slot::default(); BATCH],
             works: vec![(Work::default(), Ok(())); BATCH],
         };
@@ -217,6 +224,9 @@ impl<S: Stage> Runner<S> {
             Err(End::Drop(reason)) => (Outcome::Drop(reason), reason),
             Err(End::Answer { port, reason }) => (Outcome::Answer { port, reason }, reason),
         };
+        if let Some(vip) = work.vip {
+            self.board.dropped(vip);
+        }
         if reason.is_recorded() {
             let probe = colour(work, tables, |isn| self.cookies.is_cookie(isn, now));
             observer.point(&work.point(frame, Verdict::Dropped, reason.number(), probe));
@@ -244,6 +254,8 @@ impl<S: Stage> Pipeline for Runner<S> {
         if *self.cookies.key() != tables.key {
             self.cookies = Cookies::new(tables.key.clone());
         }
+        self.board = self.meters.take_tables(&tables);
+        self.stage.take_board(Arc::clone(&self.board));
         self.stage.take_tables(&tables);
         self.tables = Some(tables);
     }
@@ -259,6 +271,10 @@ impl<S: Stage> Pipeline for Runner<S> {
     fn idle(&mut self, now: Nanos) {
         self.stage.advance(now);
         self.stage.sweep();
+    }
+
+    fn meters(&self) -> Arc<Meters> {
+        Arc::clone(&self.meters)
     }
 
     fn tune(&mut self, tuning: Tuning) {

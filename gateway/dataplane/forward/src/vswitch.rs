@@ -1,11 +1,14 @@
 //! The vSwitch on a host of real servers: requests out of the tunnel to the server, replies back to the LD that sent.
 
+use std::sync::Arc;
+
 use tgw_contract::{DropReason, Hop};
 use tgw_wire::tcp;
 
 use crate::connection::{self, Sender};
 use crate::flow::{FlowTable, Full};
 use crate::hash::Map;
+use crate::meters::Board;
 use crate::packet::Kind;
 use crate::runner::{Context, End, Stage};
 use crate::tables::{Endpoint, Section, Tables, VswitchTables};
@@ -22,17 +25,22 @@ pub(crate) struct Vswitch {
     /// Key of the real server and outer source that sent to it, as they were learned; a flow names its pair by place.
     pairs: Vec<(u32, u128)>,
     places: Map<(u32, u128), u32>,
+    board: Arc<Board>,
 }
 
 impl Vswitch {
     pub(crate) fn new(options: &Options) -> Self {
         let flows = FlowTable::new(options.flow_capacity, options.seed);
-        Self { flows, pairs: Vec::new(), places: Map::default() }
+        Self { flows, pairs: Vec::new(), places: Map::default(), board: Arc::default() }
     }
 }
 
 impl Stage for Vswitch {
     fn take_tables(&mut self, _: &Tables) {}
+
+    fn take_board(&mut self, board: Arc<Board>) {
+        self.board = board;
+    }
 
     fn advance(&mut self, now: Nanos) {
         self.flows.advance(now / 1_000_000_000);
@@ -59,10 +67,12 @@ impl Stage for Vswitch {
         let tables = context.tables;
         let Section::Vswitch(vswitch) = &tables.section else { return Err(DropReason::NoConfig.into()) };
         work.left = (work.packet.tuple.src, work.packet.tuple.dst);
-        match work.hop {
-            Hop::VswIn => Ok(self.request(context, vswitch, frame, work)?),
-            _ => Ok(self.reply(context, vswitch, frame, work)?),
-        }
+        let port = match work.hop {
+            Hop::VswIn => self.request(context, vswitch, frame, work)?,
+            _ => self.reply(context, vswitch, frame, work)?,
+        };
+        self.count(vswitch, work);
+        Ok(port)
     }
 
     fn counters(&self) -> FlowCounters {
@@ -128,6 +138,20 @@ impl Vswitch {
             self.flows.set(found, state, value, connection::timeout(state));
         }
         wrap(context, frame, work, &Endpoint { address, encap: context.tables.encap, key: Some(key) })
+    }
+
+    fn count(&self, vswitch: &VswitchTables, work: &Work) {
+        let mut first = 0;
+        for server in &vswitch.servers {
+            if server.id == work.server_id {
+                let position = server.vips.iter().position(|vip| vip.1 == work.vip_id);
+                if let Some(record) = position.and_then(|at| self.board.record(first + at as u32)) {
+                    work.count(record);
+                }
+                return;
+            }
+            first += server.vips.len() as u32;
+        }
     }
 
     /// Remember which LD sent this flow, so that replies go back to it.

@@ -1,10 +1,11 @@
 //! What is known of one frame on its way through a pipeline, and how it is admitted.
 
-use tgw_contract::{DropReason, Hop, Point, Role, Verdict};
+use tgw_contract::{Direction, DropReason, Hop, Point, Role, Verdict};
 use tgw_wire::checksum::Sum;
 use tgw_wire::{ethernet, gre, icmpv4, icmpv6, protocol, udp, vxlan, Error};
 
 use crate::hash::Tuple;
+use crate::meters::Record;
 use crate::packet::{reason, to_v4, to_v6, Kind, Packet, Quoted};
 use crate::tables::{EipTables, Section, Tables, FABRIC};
 use crate::Frame;
@@ -303,6 +304,15 @@ impl Work {
                 let vip = if hop == Hop::VswIn { dst } else { src };
                 self.vip_id = vswitch.servers.iter().find_map(|server| server.vip_id(vip)).unwrap_or(0);
             }
+        }
+    }
+
+    /// Count the packet in its direction.
+    pub(crate) fn count(&self, record: &Record) {
+        let bytes = self.packet.end - self.packet.l3;
+        match self.hop.direction() {
+            Direction::Request => record.request(bytes),
+            Direction::Reply => record.reply(bytes),
         }
     }
 

@@ -9,6 +9,8 @@ use super::template::Template;
 use super::Door;
 use crate::connection::{self, Sender};
 use crate::flow::{FlowTable, Key};
+use crate::hash::Map;
+use crate::meters::Board;
 use crate::packet::is_v4;
 use crate::tables::{ClbTables, Tables, FABRIC};
 use crate::Frame;
@@ -51,16 +53,17 @@ impl FastClb {
         let port = tables.port(FABRIC)?;
         let reply = Template::new(tables.local, &clb.reply_to, port)?;
         let mut services = Vec::new();
-        for (&address, &vip) in clb.by_address.iter().filter(|(&address, _)| is_v4(address)) {
-            for (protocol, port, listener) in clb.listeners_of(vip) {
+        let addresses: Map<u32, u128> = clb.by_address.iter().map(|(&address, &vip)| (vip, address)).collect();
+        for (vip, protocol, port, listener) in clb.services() {
+            if let Some(&address) = addresses.get(&vip).filter(|&&address| is_v4(address)) {
                 services.push((service(address as u32, port, protocol), [listener, vip]));
             }
         }
         let mut servers = Vec::new();
-        for (listener, place) in clb.listeners.iter().zip(0..) {
-            for backend in &listener.backends {
+        for ((listener, first), place) in clb.listeners.iter().zip(clb.first_records()).zip(0..) {
+            for (backend, record) in listener.backends.iter().zip(first..) {
                 if let Some(template) = Template::new(tables.local, &backend.endpoint, port) {
-                    servers.push(template.of_server(backend.id, place));
+                    servers.push(template.of_server(backend.id, place, record));
                 }
             }
         }
@@ -122,11 +125,11 @@ impl FastClb {
 
     /// Send the packet on as its flow says. `None`, and nothing has changed, when there is more to it.
     #[inline(always)]
-    pub(crate) fn run(&self, flows: &mut FlowTable, frame: &mut Frame, lane: &ClbLane) -> Option<u16> {
+    pub(crate) fn run(&self, flows: &mut FlowTable, board: &Board, frame: &mut Frame, lane: &ClbLane) -> Option<u16> {
         let [listener, _] = self.services.get(service(lane.key.dst, lane.key.ports as u16, lane.key.protocol))?;
         let hit = flows.narrow.find_near(lane.bucket, lane.hash, &lane.key)?;
         let (state, value) = (flows.narrow.state(hit), flows.narrow.value(hit));
-        let server = self.servers.get(listener, value)?;
+        let (server, record) = self.servers.get(listener, value)?;
         let (to, from) = if lane.is_reply { (&self.reply, Sender::Server) } else { (server, Sender::Client) };
         if lane.is_reply && server.key() != lane.tunnel_key {
             return None;
@@ -134,14 +137,20 @@ impl FastClb {
         if !to.fits(lane.len) {
             return None;
         }
-        age(frame, lane.at)?;
-        to.wrap(frame, usize::from(lane.at), lane.len, lane.tos)?;
+        age(to.wrap(frame, usize::from(lane.at), lane.len, lane.tos)?)?;
         let state = if connection::is_settled(state) {
             state
         } else {
             connection::next(state, lane.key.protocol, lane.flags, from)
         };
         flows.narrow.set(hit, state, value, connection::timeout(state));
+        if let Some(record) = board.record(record) {
+            if lane.is_reply {
+                record.reply(usize::from(lane.len));
+            } else {
+                record.request(usize::from(lane.len));
+            }
+        }
         Some(to.port)
     }
 
@@ -160,10 +169,10 @@ impl FastClb {
     }
 }
 
-/// One hop less to live, for an IPv4 packet at `at` that has one to spare.
-#[inline]
-pub(super) fn age(frame: &mut Frame, at: u16) -> Option<()> {
-    let ip = frame.bytes_mut().get_mut(usize::from(at)..)?.first_chunk_mut::<20>()?;
+/// One hop less to live, for an IPv4 packet that has one to spare.
+#[inline(always)]
+fn age(packet: &mut [u8]) -> Option<()> {
+    let ip = packet.first_chunk_mut::<20>()?;
     // RFC 1624: the word that holds the TTL falls by 0x100, so the checksum rises by as much, with end-around carry.
     let sum = u32::from(!u16::from_be_bytes([ip[10], ip[11]])) + 0xFEFF;
     let checksum = !((sum & 0xFFFF) + (sum >> 16)) as u16;

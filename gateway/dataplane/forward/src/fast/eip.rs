@@ -7,6 +7,7 @@ use super::bindings::{Bindings, Bound};
 use super::read::{be16, inner, outer, plain};
 use super::template::Template;
 use super::Door;
+use crate::meters::Board;
 use crate::packet::{from_v4, is_v4};
 use crate::tables::{EipTables, Endpoint, Port, Tables, EDGE, FABRIC};
 use crate::Frame;
@@ -114,23 +115,30 @@ impl FastEip {
 
     /// Translate the packet and send it on. `None`, and nothing has changed, when there is more to it.
     #[inline(always)]
-    pub(crate) fn run(&self, frame: &mut Frame, lane: &EipLane) -> Option<u16> {
+    pub(crate) fn run(&self, board: &Board, frame: &mut Frame, lane: &EipLane) -> Option<u16> {
         if lane.is_reply {
             let bound = self.by_private.get(lane.address)?;
             if lane.len > self.most {
                 return None;
             }
-            translate(frame, lane, 12, bound.to)?;
             let bytes = frame.reframe(usize::from(lane.at), usize::from(lane.len), ETHERNET)?;
-            *bytes.first_chunk_mut()? = self.link;
+            let (head, packet) = bytes.split_at_mut_checked(ETHERNET)?;
+            *head.first_chunk_mut()? = self.link;
+            translate(packet, lane, 12, bound.to)?;
+            if let Some(record) = board.record(bound.place) {
+                record.reply(usize::from(lane.len));
+            }
             return Some(EDGE);
         }
         let bound = self.by_public.get(lane.address)?;
         if !self.tunnel.fits(lane.len) {
             return None;
         }
-        translate(frame, lane, 16, bound.to)?;
-        self.tunnel.to(bound.service).wrap(frame, usize::from(lane.at), lane.len, lane.tos)?;
+        let tunnel = self.tunnel.to(bound.service);
+        translate(tunnel.wrap(frame, usize::from(lane.at), lane.len, lane.tos)?, lane, 16, bound.to)?;
+        if let Some(record) = board.record(bound.place) {
+            record.request(usize::from(lane.len));
+        }
         Some(self.tunnel.port)
     }
 }
@@ -143,10 +151,9 @@ fn link(port: &Port) -> Option<[u8; ETHERNET]> {
 }
 
 /// One hop less, and another address at `field` of the IPv4 header, with the checksums that cover them (RFC 1624).
-#[inline]
-fn translate(frame: &mut Frame, lane: &EipLane, field: usize, address: u32) -> Option<()> {
+#[inline(always)]
+fn translate(packet: &mut [u8], lane: &EipLane, field: usize, address: u32) -> Option<()> {
     let checksum_at = 20 + if lane.protocol == protocol::TCP { tcp::CHECKSUM_AT } else { udp::CHECKSUM_AT };
-    let packet = frame.bytes_mut().get_mut(usize::from(lane.at)..)?;
     let upper = be16(packet, checksum_at);
     let upper_place: &mut [u8; 2] = packet.get_mut(checksum_at..)?.first_chunk_mut()?;
     let halves = |address: u32| (address >> 16) + (address & 0xFFFF);

@@ -66,17 +66,16 @@ impl Door {
     }
 
     /// Whether a probe may come from this address, or go to it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_reserved(&self, address: u32) -> bool {
         self.reserved.iter().any(|&(mask, prefix)| address & mask == prefix)
     }
 
-    /// Whether this is an address of the host itself, or of its link alone.
-    #[inline]
+    /// Whether this is an address of the host itself, of its link alone, or of no one host.
+    #[inline(always)]
     fn is_host(&self, address: u32) -> bool {
         self.bits >> (address & 63) & 1 != 0 && self.hosts.contains(&address)
-            || address >> 28 == 0xE
-            || address == u32::MAX
+            || address >= 0xE000_0000
             || address >> 16 == 0xA9FE
     }
 }

@@ -55,12 +55,8 @@ fn is_right(ip: &[u8; IPV4]) -> bool {
     let word = |at: usize| {
         u64::from(ip.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_ne_bytes(*bytes)))
     };
-    // One's complement sums do not mind the order of bytes.
-    let sum = word(0) + word(4) + word(8) + word(12) + word(16);
-    let sum = (sum & 0xFFFF_FFFF) + (sum >> 32);
-    let sum = (sum & 0xFFFF) + (sum >> 16);
-    let sum = (sum & 0xFFFF) + (sum >> 16);
-    sum == 0xFFFF
+    // One's complement sums do not mind the order of bytes, and are remainders by 2^16 - 1. The header is not all zeros.
+    (word(0) + word(4) + word(8) + word(12) + word(16)).is_multiple_of(0xFFFF)
 }
 
 /// Whether a frame is for this port and holds IPv4 without options.

@@ -8,7 +8,7 @@ use crate::prefetch::prefetch;
 #[derive(Debug)]
 pub(super) struct Servers {
     lines: Vec<Template>,
-    /// (listener, id) of real servers that several listeners have.
+    /// By (listener, id), of real servers that several listeners have: the record.
     shared: Numbers,
 }
 
@@ -31,7 +31,7 @@ impl Servers {
                 lines[at] = *item;
             } else {
                 lines[at].shared = true;
-                shared.push((pair(item.listener, item.server_id), [0; 2]));
+                shared.push((pair(item.listener, item.server_id), [item.record, 0]));
             }
         }
         Self { lines, shared: Numbers::new(&shared) }
@@ -45,15 +45,18 @@ impl Servers {
         }
     }
 
-    /// The real server of this id, if the listener has it.
-    #[inline]
-    pub(super) fn get(&self, listener: u32, id: u32) -> Option<&Template> {
+    /// The real server of this id, if the listener has it, and the record of both.
+    #[inline(always)]
+    pub(super) fn get(&self, listener: u32, id: u32) -> Option<(&Template, u32)> {
         let mut at = id as usize & (self.lines.len() - 1);
         loop {
             let line = self.lines.get(at)?;
             if line.server_id == id {
-                let has = line.listener == listener || line.shared && self.shared.get(pair(listener, id)).is_some();
-                return has.then_some(line);
+                if line.listener == listener {
+                    return Some((line, line.record));
+                }
+                let [record, _] = self.shared.get(pair(listener, id)).filter(|_| line.shared)?;
+                return Some((line, record));
             }
             if line.server_id == 0 {
                 return None;
@@ -73,14 +76,14 @@ mod tests {
         fn as_a_plain_set(pairs in prop::collection::btree_set((0u32..5, 1u32..60), 0..80)) {
             let items: Vec<_> = pairs
                 .iter()
-                .map(|&(listener, id)| Template::NONE.of_server(id, listener))
+                .map(|&(listener, id)| Template::NONE.of_server(id, listener, listener * 100 + id))
                 .collect();
             let made = Servers::new(&items);
             for listener in 0..6 {
                 for id in 1..70 {
                     made.prefetch(id);
-                    let found = made.get(listener, id).map(|line| line.server_id);
-                    prop_assert_eq!(found, pairs.contains(&(listener, id)).then_some(id));
+                    let found = made.get(listener, id).map(|(line, record)| (line.server_id, record));
+                    prop_assert_eq!(found, pairs.contains(&(listener, id)).then_some((id, listener * 100 + id)));
                 }
             }
         }

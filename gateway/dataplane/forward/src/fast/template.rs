@@ -30,14 +30,25 @@ pub(super) struct Template {
     /// The real server that the tunnel leads to, and the place of a listener that has it; 0: none.
     pub(super) server_id: u32,
     pub(super) listener: u32,
+    /// Where their traffic is counted.
+    pub(super) record: u32,
 }
 
 const _: () = assert!(size_of::<Template>() == 64);
 
 impl Template {
     /// No tunnel at all.
-    pub(super) const NONE: Self =
-        Self { bytes: [0; LONG], sum: 0, most: 0, port: 0, keyed: false, shared: false, server_id: 0, listener: 0 };
+    pub(super) const NONE: Self = Self {
+        bytes: [0; LONG],
+        sum: 0,
+        most: 0,
+        port: 0,
+        keyed: false,
+        shared: false,
+        server_id: 0,
+        listener: 0,
+        record: 0,
+    };
 
     /// The headers of a tunnel from `local` to an end point, out of `port`. `None` when it is no such tunnel, or the port's
     /// next hop is not known.
@@ -60,8 +71,8 @@ impl Template {
     }
 
     /// The same for a real server, which a listener has.
-    pub(super) const fn of_server(self, server_id: u32, listener: u32) -> Self {
-        Self { server_id, listener, ..self }
+    pub(super) const fn of_server(self, server_id: u32, listener: u32, record: u32) -> Self {
+        Self { server_id, listener, record, ..self }
     }
 
     /// The same towards another end point.
@@ -96,10 +107,10 @@ impl Template {
         len <= self.most
     }
 
-    /// Cut the frame down to the `len` bytes from `at` on, and put the headers in front. `None`, and nothing has changed,
-    /// without room for them.
+    /// Cut the frame down to the `len` bytes from `at` on, an IPv4 packet with a hop to spare, and put the headers in front.
+    /// The packet, for what else is to be done to it. `None`, and nothing has changed, without room for the headers.
     #[inline(always)]
-    pub(super) fn wrap(&self, frame: &mut Frame, at: usize, len: u16, tos: u8) -> Option<()> {
+    pub(super) fn wrap<'a>(&self, frame: &'a mut Frame, at: usize, len: u16, tos: u8) -> Option<&'a mut [u8]> {
         let headers = self.len();
         let bytes = frame.reframe(at, usize::from(len), headers)?;
         let total = (headers - 14) as u16 + len;
@@ -111,10 +122,11 @@ impl Template {
         } else {
             bytes.first_chunk_mut::<SHORT>()?.copy_from_slice(self.bytes.first_chunk::<SHORT>()?);
         }
-        let head = bytes.first_chunk_mut::<SHORT>()?;
+        let (head, packet) = bytes.split_at_mut_checked(headers)?;
+        let head = head.first_chunk_mut::<SHORT>()?;
         head[15] = tos;
         head[16..18].copy_from_slice(&total.to_be_bytes());
         head[24..26].copy_from_slice(&checksum.to_be_bytes());
-        Some(())
+        Some(packet)
     }
 }

@@ -141,14 +141,28 @@ impl ClbTables {
     }
 
     pub(crate) fn listener(&self, vip: u32, protocol: u8, port: u16) -> Option<&Listener> {
-        let index = *self.by_service.get(&service_key(vip, protocol, port))?;
-        self.listeners.get(index as usize)
+        self.listeners.get(self.place(vip, protocol, port)? as usize)
     }
 
-    /// The listeners of a VIP: protocol, port and place of each.
-    pub(crate) fn listeners_of(&self, vip: u32) -> impl Iterator<Item = (u8, u16, u32)> + '_ {
-        let of_vip = move |(&key, _): &(&u64, &u32)| key >> 32 == u64::from(vip);
-        self.by_service.iter().filter(of_vip).map(|(key, place)| ((key >> 16) as u8, *key as u16, *place))
+    /// The place of a listener.
+    pub(crate) fn place(&self, vip: u32, protocol: u8, port: u16) -> Option<u32> {
+        self.by_service.get(&service_key(vip, protocol, port)).copied()
+    }
+
+    /// Every listener: place of its VIP, protocol, port, its own place.
+    pub(crate) fn services(&self) -> impl Iterator<Item = (u32, u8, u16, u32)> + '_ {
+        self.by_service.iter().map(|(key, place)| ((key >> 32) as u32, (key >> 16) as u8, *key as u16, *place))
+    }
+
+    /// Where the records of each listener's real servers begin, see `meters`.
+    pub(crate) fn first_records(&self) -> Vec<u32> {
+        let mut first = 0;
+        let begins = |listener: &Listener| {
+            let here = first;
+            first += listener.backends.len() as u32;
+            here
+        };
+        self.listeners.iter().map(begins).collect()
     }
 }
 
