@@ -9,6 +9,9 @@ __all__ = ["ConfigError", "DeviceError", "Node", "Pipeline", "read_pcap", "read_
 _Role = Literal["eip", "clb", "vswitch"]
 _Fault = Literal["encap_fail", "loss_silent", "loss_visible", "delay", "stuck_worker", "vip_missing", "reply_loss"]
 
+_Tally = tuple[int, int, int, int, int, int, int, int]
+"""vip_id, protocol, port, server_id (zeros where they are not known), requests, their bytes, replies, their bytes."""
+
 class ConfigError(ValueError):
     """A configuration or tables are refused, and nothing of them is applied."""
 
@@ -52,6 +55,14 @@ class Pipeline:
 
     def counters(self) -> list[dict[str, int]]:
         """For each tap (a CLB's dispatcher first): contract.records.COUNTERS by name, and drop.<REASON>."""
+
+    def traffic(self) -> dict[int, tuple[list[_Tally], list[tuple[int, int]]]]:
+        """By worker: what it has forwarded of each thing in its tables, and (vip_id, frames dropped)."""
+
+    def residence(self) -> tuple[list[int], dict[int, tuple[list[int], int]]]:
+        """How long frames stayed inside: upper bounds of 64 buckets [ns]; by worker the frames in each, and the sum of
+        all their times [ns].
+        """
 
     def tap_paths(self) -> list[str]:
         """The tap files; none without a tap_dir."""
@@ -101,6 +112,14 @@ class Node:
 
     def counters(self) -> list[dict[str, int]]:
         """As Pipeline.counters; empty before the start, still readable after the stop."""
+
+    def traffic(self) -> dict[int, tuple[list[_Tally], list[tuple[int, int]]]]:
+        """By worker: what it has forwarded of each thing in its tables, and (vip_id, frames dropped)."""
+
+    def residence(self) -> tuple[list[int], dict[int, tuple[list[int], int]]]:
+        """How long frames stayed inside: upper bounds of 64 buckets [ns]; by worker the frames in each, and the sum of
+        all their times [ns].
+        """
 
     def tap_paths(self) -> list[str]:
         """The tap files."""

@@ -22,7 +22,7 @@ from typing import Any
 import structlog
 
 from contract.documents import DocumentError, Problem
-from gateway import _dataplane, node_api, node_ports
+from gateway import _dataplane, node_api, node_ports, node_traffic
 from gateway.node_state import Desired, NodeSettings, Refused
 from service import listen, logs, settings
 
@@ -46,6 +46,7 @@ class NodeProcess:
         self._applying = asyncio.Lock()
         self._native = _dataplane.Node(json.dumps(native_config(config, self._boot_id)))
         self.allow_faults = config.allow_faults
+        self.role: str = config.role
 
     def start(self) -> None:
         """Start forwarding (everything is dropped as NO_CONFIG until there are tables). DeviceError."""
@@ -101,6 +102,12 @@ class NodeProcess:
 
     def counters(self) -> list[dict[str, int]]:
         return self._native.counters()
+
+    def traffic(self) -> node_traffic.Native:
+        return self._native.traffic()
+
+    def residence(self) -> node_traffic.Times:
+        return self._native.residence()
 
     async def apply(self, document: Any) -> int:
         """Refused, Stale, PortError or TimeoutError: then the tables are as they were (TimeoutError: but a worker that

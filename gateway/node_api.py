@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.records import COUNTER_MEANINGS
+from gateway import node_traffic
 from gateway.node_ports import PortError
 from gateway.node_state import Refused, Stale
 
@@ -35,12 +36,19 @@ class Service(Protocol):
     """What the API needs of the process."""
 
     allow_faults: bool
+    role: str
 
     def status(self) -> dict[str, Any]:
         """GET /v1/status."""
 
     def counters(self) -> list[dict[str, int]]:
         """By tap, as the native core gives them."""
+
+    def traffic(self) -> node_traffic.Native:
+        """By worker, as the native core gives it."""
+
+    def residence(self) -> node_traffic.Times:
+        """Likewise."""
 
     async def apply(self, document: Any) -> int:
         """Take a desired state; its epoch. Refused, Stale, PortError, TimeoutError."""
@@ -87,6 +95,8 @@ class Metrics:
                 if name.startswith(DROP):
                     drops.add_metric([self._node, str(worker), name.removeprefix(DROP)], value)
         yield drops
+        yield from node_traffic.metrics(self._node, self._service.traffic())
+        yield from node_traffic.histogram(self._node, self._service.role, self._service.residence())
 
 
 def create(node: str, service: Service) -> FastAPI:
@@ -102,6 +112,10 @@ def create(node: str, service: Service) -> FastAPI:
     @app.get("/v1/counters")
     async def counters() -> dict[str, dict[str, Any]]:
         return by_worker(service.counters())
+
+    @app.get("/v1/traffic")
+    async def traffic() -> dict[str, Any]:
+        return node_traffic.document(service.traffic())
 
     @app.put("/v1/desired", response_model=None, responses={409: {}, 422: {}, 503: {}})
     async def desired(document: Annotated[Any, Body()]) -> JSONResponse:

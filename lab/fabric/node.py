@@ -17,6 +17,8 @@ from typing import Any, Protocol
 from contract.documents import Problem
 from gateway.node_api import DROP
 from gateway.node_state import Desired, NodeSettings, Refused
+from gateway.node_traffic import Native as Traffic
+from gateway.node_traffic import Times
 from gateway.speaker.liveness import Routes, Sight
 from lab.fabric.engine import Fabric
 from lab.fabric.speaker import Speaker
@@ -34,6 +36,10 @@ class Pipeline(Protocol):
     def process(self, frames: Sequence[tuple[int, bytes]], now_ns: int) -> list[tuple[int, bytes]]: ...
 
     def counters(self) -> list[dict[str, int]]: ...
+
+    def traffic(self) -> Traffic: ...
+
+    def residence(self) -> Times: ...
 
     # Any: the native core names the kinds one by one, and says itself what is wrong with another.
     def inject(
@@ -86,7 +92,7 @@ class Node:
         boot: Callable[[], Booted],
     ) -> None:
         self.name = settings.name
-        self.role = settings.role
+        self.role: str = settings.role
         self.speaker = speaker
         self.life = Life.DEAD
         self.started_ns = 0
@@ -236,6 +242,14 @@ class Node:
     def counters(self) -> list[dict[str, int]]:
         """By tap, as the native core gives them; none of a dead node."""
         return self._pipeline.counters() if self._pipeline is not None else []
+
+    def traffic(self) -> Traffic:
+        """By worker, as the native core gives it; none of a dead node."""
+        return self._pipeline.traffic() if self._pipeline is not None else {}
+
+    def residence(self) -> Times:
+        """Likewise."""
+        return self._pipeline.residence() if self._pipeline is not None else ([], {})
 
     def drops(self) -> dict[str, int]:
         """Frames the pipelines dropped since their start, by reason, over all taps."""

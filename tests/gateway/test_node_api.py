@@ -11,7 +11,7 @@ import pytest
 
 from contract.documents import Problem
 from contract.records import COUNTERS
-from gateway import node_api
+from gateway import node_api, node_traffic
 from gateway.node_ports import Unresolved
 from gateway.node_state import Refused, Stale
 
@@ -21,6 +21,7 @@ class Played:
 
     def __init__(self, failure: Exception | None = None, allow_faults: bool = True) -> None:
         self.allow_faults = allow_faults
+        self.role = "clb"
         self.failure = failure
         self.given: list[Any] = []
         self.injected: list[dict[str, Any]] = []
@@ -30,6 +31,12 @@ class Played:
 
     def counters(self) -> list[dict[str, int]]:
         return [{**dict.fromkeys(COUNTERS, worker + 1), "drop.NO_VIP": 5, "drop.NO_ROUTE": 0} for worker in (0, 1)]
+
+    def traffic(self) -> node_traffic.Native:
+        return {1: ([(5, 6, 80, 7, 1, 100, 2, 200)], [(5, 3)]), 2: ([(5, 6, 80, 7, 10, 1000, 0, 0)], [(5, 0)])}
+
+    def residence(self) -> node_traffic.Times:
+        return [2, 4], {1: ([3, 1], 9)}
 
     async def apply(self, document: Any) -> int:
         self.given.append(document)
@@ -136,3 +143,27 @@ def test_a_wrong_fault_is_refused(fault: dict[str, Any]) -> None:
 def test_faults_are_not_there_unless_allowed(method: str) -> None:
     answer = client(Played(allow_faults=False))(method, "/v1/faults", json={"kind": "reply_loss"})
     assert answer.status_code == 404
+
+
+def test_traffic_is_summed_over_workers() -> None:
+    ask = client(Played())
+    body = ask("GET", "/v1/traffic").json()
+    row = {"vip_id": 5, "protocol": "tcp", "port": 80, "server_id": 7}
+    assert body == {
+        "traffic": [{**row, "requests": 11, "request_bytes": 1100, "replies": 2, "reply_bytes": 200}],
+        "drops": {"5": 3},
+    }
+    text = ask("GET", "/metrics").text
+    labels = 'direction="request",node="n",port="80",protocol="tcp",server_id="7",vip_id="5"'
+    assert f"tgw_node_traffic_packets_total{{{labels}}} 11.0" in text
+    assert 'tgw_node_vip_drops_total{node="n",vip_id="5"} 3.0' in text
+    assert 'tgw_node_residence_seconds_bucket{le="2e-09",node="n",role="clb",worker="1"} 3.0' in text
+    assert 'tgw_node_residence_seconds_count{node="n",role="clb",worker="1"} 4.0' in text
+
+
+def test_too_much_to_scrape_is_left_out_and_said() -> None:
+    many = {1: ([(vip, 0, 0, 0, 1, 1, 1, 1) for vip in range(node_traffic.MOST_SERIES + 1)], [])}
+    samples = {m.name: m.samples for m in node_traffic.metrics("n", many)}
+    assert samples["tgw_node_traffic_packets"] == []
+    assert samples["tgw_node_traffic_left_out"][0].value == node_traffic.MOST_SERIES + 1
+    assert len(node_traffic.document(many)["traffic"]) == node_traffic.MOST_SERIES + 1

@@ -6,10 +6,12 @@
 use std::sync::Arc;
 
 use tgw_contract::{Counter, DropReason, Point, Role, Verdict};
-use tgw_forward::{describe, describe_sent, Faults, Frame, Nanos, Outcome, Pipeline, Tables};
+use tgw_forward::{describe, describe_sent, Faults, Frame, Meters, Nanos, Outcome, Pipeline, Tables};
 use tgw_tap::Writer;
 
 use tgw_device::BATCH;
+
+use crate::residence::Residence;
 
 const DROP_POINT: u8 = 2;
 /// A heartbeat is due this often; the contract says at least every 100 ms.
@@ -36,6 +38,9 @@ pub struct Engine {
     refused: Vec<usize>,
     beaten: Every,
     swept: Every,
+    residence: Arc<Residence>,
+    /// Frames that have left since the records were last published: when they came in, how many.
+    left: Vec<(Nanos, u64)>,
 }
 
 impl Engine {
@@ -54,6 +59,8 @@ impl Engine {
             refused: room(),
             beaten: Every::new(BEAT_NS),
             swept: Every::new(SWEEP_NS),
+            residence: Arc::default(),
+            left: Vec::with_capacity(BATCH),
         }
     }
 
@@ -70,6 +77,18 @@ impl Engine {
     /// Inject other faults from the next batch on.
     pub fn set_faults(&mut self, faults: Faults) {
         self.pipeline.set_faults(faults);
+    }
+
+    /// How long frames stay here.
+    #[must_use]
+    pub fn residence(&self) -> Arc<Residence> {
+        Arc::clone(&self.residence)
+    }
+
+    /// What the pipeline counts by VIP, listener and real server.
+    #[must_use]
+    pub fn meters(&self) -> Arc<Meters> {
+        self.pipeline.meters()
     }
 
     /// The tap.
@@ -100,6 +119,9 @@ impl Engine {
 
     /// Put the staged records into the ring; `now` is when their frames left.
     pub fn publish(&mut self, now: Nanos) {
+        for (came, frames) in self.left.drain(..) {
+            self.residence.add(now.saturating_sub(came), frames);
+        }
         self.tap.publish(now);
     }
 
@@ -176,12 +198,25 @@ impl Engine {
             let bytes = |indices: &[usize]| indices.iter().map(|&i| frames[i].bytes().len() as u64).sum::<u64>();
             let left = chosen.len().saturating_sub(refused.len()) as u64;
             self.tap.count_out(left, bytes(&chosen).saturating_sub(bytes(&refused)));
+            self.note_left(frames, &chosen, &refused);
             for &index in &refused {
                 let seen = describe_sent(&frames[index], self.role, self.tables.as_deref(), port);
                 stage_drop(&mut self.tap, seen, reason);
             }
         }
         (self.pending, self.chosen, self.refused) = (pending, chosen, refused);
+    }
+
+    /// Frames of a batch mostly came in together.
+    fn note_left(&mut self, frames: &[Frame], chosen: &[usize], refused: &[usize]) {
+        for &index in chosen.iter().filter(|index| !refused.contains(index)) {
+            let full = self.left.len() >= BATCH;
+            match self.left.last_mut() {
+                // When nobody publishes, the newest stand for the rest.
+                Some((came, count)) if *came == frames[index].rx_ns || full => *count += 1,
+                _ => self.left.push((frames[index].rx_ns, 1)),
+            }
+        }
     }
 
     /// Send the node's own answers. One that no device takes is counted; its question has been accounted for.

@@ -80,7 +80,7 @@ impl Inline {
             };
             let tap = tap_in(config.tap_dir.as_deref(), header)?;
             readers.push(tap.reader());
-            counters.push(WorkerCounters { worker, counters: tap.counters() });
+            counters.push(WorkerCounters { worker, counters: tap.counters(), engine: None });
             paths.extend(tap.path().map(Path::to_owned));
             Ok(tap)
         };
@@ -92,6 +92,11 @@ impl Inline {
             let (way, inbox) = way(config.ring_capacity);
             ways.push(way);
             lanes.push((Lane::new(Engine::new(role, pipeline(role, worker, &options), tap(worker)?), worker), inbox));
+        }
+        for (lane, _) in &lanes {
+            if let Some(worker) = counters.iter_mut().find(|counters| counters.worker == lane.worker()) {
+                worker.attach(&lane.engine);
+            }
         }
         let dispatcher = Dispatcher::default();
         let front = match dispatcher_tap {

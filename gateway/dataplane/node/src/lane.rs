@@ -59,6 +59,10 @@ impl Lane {
         faults.iter().any(|fault| fault.kind == FaultKind::StuckWorker && fault.concerns(worker))
     }
 
+    pub(crate) fn worker(&self) -> u16 {
+        self.worker
+    }
+
     pub(crate) fn stuck(&self) -> bool {
         self.stuck
     }

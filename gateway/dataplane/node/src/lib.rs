@@ -15,6 +15,7 @@ mod fault;
 mod inline;
 mod lane;
 mod node;
+mod residence;
 mod ring;
 mod worker;
 
@@ -22,5 +23,6 @@ pub use config::{Config, Kind, Port};
 pub use engine::{Engine, Outlet};
 pub use fault::{Fault, FaultError, FaultKind};
 pub use inline::Inline;
-pub use node::{DeviceSet, MakePipeline, Node, NodeError, WorkerCounters};
+pub use node::{DeviceSet, EngineCounters, MakePipeline, Node, NodeError, WorkerCounters};
+pub use residence::{Residence, BUCKETS};
 pub use ring::{ring, Consumer, Producer};

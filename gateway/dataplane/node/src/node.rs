@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tgw_contract::Role;
 use tgw_device::af_packet::Receive;
 use tgw_device::{AfPacket, Device, DeviceError};
-use tgw_forward::{pipeline, ConfigError, Dispatcher, Options, Pipeline, Tables};
+use tgw_forward::{pipeline, ConfigError, Dispatcher, Meters, Options, Pipeline, Tables};
 use tgw_tap::{Counters, Header, TapError, Writer};
 
 use crate::clock;
@@ -21,6 +21,7 @@ use crate::dispatch::{way, Dispatch};
 use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::lane::Lane;
+use crate::residence::Residence;
 use crate::worker::{DispatchLoop, Ports, RingLoop, RunToCompletion, DISPATCHER};
 
 /// The devices of one thread, in the order of [`Node::taps`]: one set for each.
@@ -97,6 +98,24 @@ pub struct WorkerCounters {
     pub worker: u16,
     /// Its counters.
     pub counters: Counters,
+    /// How long frames stay with it, and what it counts by VIP, listener and real server; a dispatcher has neither.
+    pub engine: Option<EngineCounters>,
+}
+
+/// What an engine shows besides the counters of its tap.
+#[derive(Clone)]
+pub struct EngineCounters {
+    /// How long frames stay.
+    pub residence: Arc<Residence>,
+    /// Traffic by VIP, listener and real server.
+    pub meters: Arc<Meters>,
+}
+
+impl WorkerCounters {
+    /// What this engine shows is this worker's.
+    pub(crate) fn attach(&mut self, engine: &Engine) {
+        self.engine = Some(EngineCounters { residence: engine.residence(), meters: engine.meters() });
+    }
 }
 
 /// One EIP, CLB or vSwitch node.
@@ -297,7 +316,11 @@ impl Node {
     fn lane(&mut self, slot: usize, make: &MakePipeline) -> Result<Lane, NodeError> {
         let worker = slot as u16; // `check` bounds the workers
         let tap = self.tap(worker)?;
-        Ok(Lane::new(Engine::new(self.checked.role, make(worker), tap), worker))
+        let engine = Engine::new(self.checked.role, make(worker), tap);
+        if let Some(counters) = self.counters.last_mut() {
+            counters.attach(&engine);
+        }
+        Ok(Lane::new(engine, worker))
     }
 
     fn tap(&mut self, worker: u16) -> Result<Writer, NodeError> {
@@ -313,7 +336,7 @@ impl Node {
         let mut tap = tap_in(self.config.tap_dir.as_deref(), header)?;
         // A tap without a heartbeat would look like that of a node that hangs.
         tap.beat(clock::now());
-        self.counters.push(WorkerCounters { worker, counters: tap.counters() });
+        self.counters.push(WorkerCounters { worker, counters: tap.counters(), engine: None });
         self.paths.extend(tap.path().map(Path::to_owned));
         Ok(tap)
     }

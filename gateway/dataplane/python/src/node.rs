@@ -58,6 +58,18 @@ impl Node {
         counters::by_name(self.read().counters())
     }
 
+    /// By worker: what it has forwarded, as (vip_id, protocol, port, server_id, requests, request bytes, replies, reply
+    /// bytes) for each thing in its tables, and (vip_id, frames dropped).
+    fn traffic(&self) -> counters::Traffic {
+        counters::traffic(self.read().counters())
+    }
+
+    /// How long frames stayed inside: the upper bounds of 64 buckets [ns]; by worker the frames in each, and the sum of
+    /// all their times [ns].
+    fn residence(&self) -> counters::Times {
+        counters::residence(self.read().counters())
+    }
+
     /// The tap files.
     fn tap_paths(&self) -> Vec<String> {
         self.read().tap_paths().iter().map(|path| path.display().to_string()).collect()

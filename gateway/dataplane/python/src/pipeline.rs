@@ -88,6 +88,18 @@ impl Pipeline {
         counters::by_name(self.lock().counters())
     }
 
+    /// By worker: what it has forwarded, as (vip_id, protocol, port, server_id, requests, request bytes, replies, reply
+    /// bytes) for each thing in its tables, and (vip_id, frames dropped).
+    fn traffic(&self) -> counters::Traffic {
+        counters::traffic(self.lock().counters())
+    }
+
+    /// How long frames stayed inside: the upper bounds of 64 buckets [ns]; by worker the frames in each, and the sum of
+    /// all their times [ns].
+    fn residence(&self) -> counters::Times {
+        counters::residence(self.lock().counters())
+    }
+
     /// The tap files; none without a tap_dir.
     fn tap_paths(&self) -> Vec<String> {
         self.lock().tap_paths().iter().map(|path| path.display().to_string()).collect()
