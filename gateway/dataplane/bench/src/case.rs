@@ -80,6 +80,18 @@ pub(crate) struct Measured {
 impl Subject {
     /// Make the node, and let every flow send its SYN and its first data.
     pub(crate) fn new(direction: Direction, flows: usize, rules: usize) -> Result<Self, Failure> {
+        let mut subject = Self::bare(direction, flows, rules)?;
+        subject.measure_against(flows);
+        Ok(subject)
+    }
+
+    /// Have a limit for so many flows.
+    pub(crate) fn measure_against(&mut self, flows: usize) {
+        self.limit = Limit::new(flows);
+    }
+
+    /// The same with no limit to speak of.
+    pub(crate) fn bare(direction: Direction, flows: usize, rules: usize) -> Result<Self, Failure> {
         let role = direction.role();
         let options = Options {
             flow_capacity: (flows * 100).div_ceil(LOAD).max(8),
@@ -95,7 +107,7 @@ impl Subject {
             flows,
             rules,
             pipeline,
-            limit: Limit::new(flows),
+            limit: Limit::new(1),
             keys: Vec::new(),
             frames: vec![Frame::default(); BATCH],
             outcomes: vec![Outcome::Drop(DropReason::NoConfig); BATCH],

@@ -48,3 +48,12 @@ pub(crate) fn prefetch<T>(place: &T) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = place;
 }
+
+/// Bytes of memory that this process really has.
+pub(crate) fn resident_bytes() -> std::io::Result<u64> {
+    let text = std::fs::read_to_string("/proc/self/status")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes =
+        line.and_then(|rest| rest.trim().strip_suffix("kB")).and_then(|rest| rest.trim().parse::<u64>().ok());
+    kilobytes.map(|kb| kb * 1024).ok_or_else(|| std::io::Error::other("/proc/self/status has no VmRSS"))
+}

@@ -1,6 +1,7 @@
 //! `tgw-bench`: time per packet of each role beside the machine's limit, and the exact account, as JSON on stdout.
 
 mod ablation;
+mod capacity;
 mod case;
 mod exact;
 mod limit;
@@ -27,6 +28,9 @@ const BATCH: usize = 64;
 
 /// The largest table that is measured.
 const MOST_FLOWS: usize = 10_000_000;
+
+/// The table whose size is measured.
+const VERY_MANY_FLOWS: usize = 100_000_000;
 
 const USAGE: &str = "usage: tgw-bench [--quick] [--frames N] [--case NAME] [--flows N] [--turns N]
   --quick      few flows and short turns: shows that it works, not how fast
@@ -134,6 +138,11 @@ fn run(arguments: &Arguments) -> Result<(Value, bool), Failure> {
         eprintln!("{:6.1} s  ablation, one packet a call", started.elapsed().as_secs_f64());
         let turns = Effort { turns: effort.turns.min(21), ..effort };
         document["ablation"] = ablation::run(if arguments.quick { many } else { MOST_FLOWS }, turns)?;
+    }
+    if chosen("capacity", many) {
+        eprintln!("{:6.1} s  capacity", started.elapsed().as_secs_f64());
+        let flows = if arguments.quick { 100_000 } else { VERY_MANY_FLOWS };
+        document["capacity"] = capacity::run(flows, Effort { turns: effort.turns.min(9), ..effort })?;
     }
     if chosen("repeat_one", many) {
         let packets = if arguments.quick { 500 } else { 20_000 };
