@@ -71,6 +71,14 @@ pub(crate) const fn is_over(state: u8) -> bool {
     state & PHASE == CLOSING
 }
 
+/// Whether a flow may make room for another when its table is full: nobody has proved yet that both its ends are there.
+/// Never an established one. Nor one that is closing: a forged reset closes flows too, and in a few seconds it is gone by
+/// itself. Nor datagrams: nothing tells a flood of them from a service; the flood gate holds that off.
+#[allow(dead_code)]
+pub(crate) const fn is_evictable(state: u8) -> bool {
+    matches!(state & PHASE, HALF_OPEN | UNCONFIRMED)
+}
+
 /// Whether TCP flags open a connection.
 pub(crate) const fn is_opening(flags: u8) -> bool {
     flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN
@@ -127,6 +135,17 @@ mod tests {
         assert_eq!(timeout(after(&[(ACK, Client), (ACK, Server)])), 900);
         assert_eq!(timeout(after(&[(ACK, Client), (ACK, Server), (ACK, Client)])), 900);
         assert!(is_over(after(&[(ACK, Client), (RST, Server)])), "a server that knows nothing of it ends it");
+    }
+
+    #[test]
+    fn only_what_nobody_has_confirmed_may_be_evicted() {
+        for packets in [&[(SYN, Client)][..], &[(SYN, Client), (SYN | ACK, Server)], &[(ACK, Client), (FIN, Client)]] {
+            assert!(is_evictable(after(packets)), "{packets:?}");
+        }
+        let kept =
+            [&[(SYN, Client), (ACK, Client)][..], &[(ACK, Client), (ACK, Server)], &[(SYN, Client), (RST, Server)]];
+        assert!(kept.iter().all(|packets| !is_evictable(after(packets))));
+        assert!(!is_evictable(next(0, protocol::UDP, 0, Client)));
     }
 
     #[test]

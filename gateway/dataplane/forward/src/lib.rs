@@ -2,19 +2,28 @@
 
 #![forbid(clippy::undocumented_unsafe_blocks)]
 
+mod blacklist;
 mod clb;
 mod connection;
+mod cookie;
 mod dispatch;
 mod eip;
 mod faults;
 mod flow;
 mod frame;
+mod gate;
+mod guard;
+mod handshake;
 mod hash;
 pub mod limits;
 pub mod maglev;
 mod packet;
 mod prefetch;
 mod runner;
+mod segment;
+mod siphash;
+mod source_list;
+mod splice;
 mod tables;
 mod translate;
 mod tunnel;

@@ -39,6 +39,8 @@ pub(crate) trait Stage: Send {
     fn prepare_more(&mut self, _: &Work) {}
     /// Decide about an admitted frame and change it: the port it leaves by, or why it dies.
     fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, End>;
+    /// A frame has died, admitted or not.
+    fn died(&mut self, _: &Tables, _: &Work, _: DropReason) {}
     fn counters(&self) -> FlowCounters;
     fn sweep(&mut self);
     /// The next frame of the node's own making, see [`Pipeline::emit`]; the frame is empty.
@@ -133,6 +135,7 @@ impl<S: Stage> Runner<S> {
                         End::Answer { port, reason } => (Outcome::Answer { port, reason }, reason),
                     };
                     *outcome = ended;
+                    self.stage.died(tables, work, reason);
                     if reason.is_recorded() {
                         let probe = colour(work, tables, |isn| self.cookies.is_cookie(isn, now));
                         observer.point(&work.point(frame, Verdict::Dropped, reason.number(), probe));
