@@ -190,7 +190,7 @@ mod tests {
         // 4000 addresses once each, one in between again and again.
         for n in 0..4000 {
             list.learn(v4(1000 + n), 5);
-            if n % 100 == 0 {
+            if n % 20 == 0 {
                 list.learn(v4(7), 5);
             }
         }

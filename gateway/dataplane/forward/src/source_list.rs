@@ -125,7 +125,7 @@ impl<K: Key> Ends<K> {
         ends.shrink_to_fit();
         let (Some(&low), Some(&high)) = (ends.first(), ends.last()) else { return Self::default() };
         // Two to four ends for a place, if they are spread evenly.
-        let bits = ends.len().next_power_of_two().trailing_zeros().saturating_sub(2).min(K::BITS);
+        let bits = ends.len().next_power_of_two().trailing_zeros().saturating_sub(2).clamp(1, K::BITS);
         let shift = high.width(low).saturating_sub(bits);
         let mut places = vec![0; high.place(low, shift) + 2];
         for end in &ends {
@@ -140,9 +140,12 @@ impl<K: Key> Ends<K> {
     }
 
     fn contains(&self, key: K) -> bool {
-        let Some(&low) = self.ends.first() else { return false };
+        let (Some(&low), Some(&high)) = (self.ends.first(), self.ends.last()) else { return false };
         if key < low {
             return false;
+        }
+        if key >= high {
+            return self.ends.len() % 2 == 1;
         }
         let place = key.place(low, self.shift);
         let below = match self.places.get(place..).and_then(|places| places.first_chunk::<2>()) {
