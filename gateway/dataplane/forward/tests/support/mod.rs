@@ -348,6 +348,15 @@ impl Plan {
         tables
     }
 
+    /// Tables of an LD with more said of its VIP.
+    pub fn protected_tables(&self, more: Value) -> Value {
+        let mut tables = self.clb_tables();
+        for (name, value) in more.as_object().unwrap() {
+            tables["clb"]["vips"][0][name] = value.clone();
+        }
+        tables
+    }
+
     pub fn vswitch_tables(&self) -> Value {
         let mut tables = self.base("vswitch", self.host);
         tables["ports"].as_array_mut().unwrap().push(json!({
