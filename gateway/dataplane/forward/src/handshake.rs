@@ -181,9 +181,14 @@ impl Clb {
             return Ok(Step::Go(newcomer));
         }
         if flags & (tcp::SYN | tcp::RST | tcp::ACK) == tcp::ACK {
-            let isn = work.packet.seq.wrapping_sub(1);
             let cookie = work.packet.ack.wrapping_sub(1);
-            if let Some(offer) = self.handshakes.cookies.check(&work.flow, isn, cookie, self.now) {
+            // The first byte after the SYN; or, when that acknowledgement was lost, a probe of the window, one before it.
+            let first = [work.packet.seq.wrapping_sub(1), work.packet.seq];
+            let checked = first.iter().find_map(|isn| {
+                let offer = self.handshakes.cookies.check(&work.flow, *isn, cookie, self.now)?;
+                Some((*isn, offer))
+            });
+            if let Some((isn, offer)) = checked {
                 let splice = Splice {
                     flow: work.flow,
                     cookie,

@@ -1,6 +1,7 @@
 //! Packets built by hand and a small region of three nodes, for the tests of the pipelines.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod peer;
 pub mod seeds;
 
 use std::net::IpAddr;
