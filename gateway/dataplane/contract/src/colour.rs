@@ -89,6 +89,15 @@ impl ColourKey {
         u32::from(nonce) << MAC_BITS | mac & MAC_MASK
     }
 
+    /// Another key, for another purpose, that everyone with this one can make. It tells nothing of this one.
+    #[must_use]
+    pub fn derive(&self, label: &[u8]) -> [u8; KEY_BYTES] {
+        let digest = Params::new().hash_length(KEY_BYTES).key(&self.0).hash(label);
+        let mut key = [0; KEY_BYTES];
+        key.copy_from_slice(digest.as_bytes());
+        key
+    }
+
     /// Whether `isn` is a cookie of this epoch or one beside it (clocks differ). Three MACs: see [`Cookies`].
     #[must_use]
     pub fn is_cookie(&self, isn: u32, now_ns: u64) -> bool {
@@ -172,6 +181,18 @@ impl Prefix {
         let mask = u128::MAX.checked_shl(128 - ahead - length).unwrap_or(0);
         let address = mapped(address);
         (address & !mask == 0).then_some(Self { address, mask })
+    }
+
+    /// Its lowest address, mapped.
+    #[must_use]
+    pub const fn first(&self) -> u128 {
+        self.address
+    }
+
+    /// Its highest address, mapped.
+    #[must_use]
+    pub const fn last(&self) -> u128 {
+        self.address | !self.mask
     }
 
     /// Whether `address` (mapped) lies in it.
@@ -282,11 +303,22 @@ mod tests {
         assert!(!inside("2001:db8:18::/48", "2001:db8:19::1"));
         assert!(inside("0.0.0.0/0", "9.9.9.9") && !inside("0.0.0.0/0", "2001:db8::1"));
         assert!(inside("::/0", "9.9.9.9"));
+        let prefix = Prefix::parse("10.0.0.0/8").unwrap();
+        assert_eq!((prefix.first(), prefix.last()), (0xFFFF_0A00_0000, 0xFFFF_0AFF_FFFF));
         assert!(inside("10.0.0.1/32", "10.0.0.1") && !inside("10.0.0.1/32", "10.0.0.0"));
         for wrong in ["198.18.0.0", "198.18.0.1/16", "198.18.0.0/33", "::/129", "x/8", "10.0.0.0/+8", "10.0.0.0/", "/8"]
         {
             assert_eq!(Prefix::parse(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn derived_keys_differ_by_label_and_key() {
+        let derived = |key: u8, label: &[u8]| ColourKey::new([key; KEY_BYTES]).derive(label);
+        assert_eq!(derived(1, b"a"), derived(1, b"a"));
+        assert_ne!(derived(1, b"a"), derived(1, b"b"));
+        assert_ne!(derived(1, b"a"), derived(2, b"a"));
+        assert_ne!(derived(1, b"a"), [1; KEY_BYTES]);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use tgw_wire::tcp;
 use crate::connection::{self, Sender};
 use crate::fast::{ClbLane, Fast};
 use crate::flow::{FlowTable, Found};
-use crate::hash::Map;
-use crate::limits::TokenBucket;
+use crate::guard::{Facts, Guard, Newcomer};
+use crate::handshake::{Handshakes, Step};
 use crate::meters::Board;
 use crate::packet::Kind;
 use crate::runner::{Context, End, Stage};
@@ -24,13 +24,10 @@ const CHOICE_SEED: u64 = 0x7467_7720_6D61_676C;
 const SWEEP_PARTS: usize = 32;
 
 pub(crate) struct Clb {
-    flows: FlowTable,
-    workers: u16,
-    /// By place of the VIP in the tables.
-    limits: Vec<Option<TokenBucket>>,
-    /// Ids of those VIPs.
-    vip_ids: Vec<u32>,
-    now: Nanos,
+    pub(crate) flows: FlowTable,
+    pub(crate) guard: Guard,
+    pub(crate) handshakes: Handshakes,
+    pub(crate) now: Nanos,
     board: Arc<Board>,
     /// Where the records of each listener's real servers begin.
     first_records: Vec<u32>,
@@ -39,11 +36,11 @@ pub(crate) struct Clb {
 impl Clb {
     pub(crate) fn new(options: &Options) -> Self {
         let flows = FlowTable::new(options.flow_capacity, options.seed);
+        let guard = Guard::new(options.workers, options.seed);
         Self {
             flows,
-            workers: options.workers,
-            limits: Vec::new(),
-            vip_ids: Vec::new(),
+            guard,
+            handshakes: Handshakes::new(options.flow_capacity),
             now: 0,
             board: Arc::default(),
             first_records: Vec::new(),
@@ -54,15 +51,9 @@ impl Clb {
 impl Stage for Clb {
     fn take_tables(&mut self, tables: &Tables) {
         let Section::Clb(clb) = &tables.section else { return };
-        let old: Map<u32, TokenBucket> =
-            self.vip_ids.iter().zip(&self.limits).filter_map(|(id, bucket)| bucket.map(|b| (*id, b))).collect();
         self.first_records = clb.first_records();
-        self.vip_ids = clb.vips.iter().map(|vip| vip.id).collect();
-        let bucket = |id: u32, rate: u32| {
-            let rate = TokenBucket::share(rate, self.workers);
-            old.get(&id).map_or_else(|| TokenBucket::new(rate, self.now), |bucket| bucket.at_rate(rate))
-        };
-        self.limits = clb.vips.iter().map(|vip| vip.new_flows_per_s.map(|rate| bucket(vip.id, rate))).collect();
+        self.guard.take_tables(clb);
+        self.handshakes.take_tables(tables, clb);
     }
 
     fn take_board(&mut self, board: Arc<Board>) {
@@ -71,6 +62,7 @@ impl Stage for Clb {
 
     fn advance(&mut self, now: Nanos) {
         self.now = now;
+        self.guard.advance(now);
         self.flows.advance(now / 1_000_000_000);
     }
 
@@ -123,12 +115,27 @@ impl Stage for Clb {
             return Err(DropReason::NoVip.into());
         }
         let to = if work.hop == Hop::ClbIn {
-            let listener = listener_of(clb, vip, work)?;
+            if self.guard.asks(vip) {
+                self.admit(tables, vip, work)?;
+            }
+            let listener = listener_of(clb, vip, work).map_err(|reason| self.blame(work, reason))?;
+            let mut newcomer = None;
+            if self.guard.has_cookies(vip) {
+                match self.shake_request(context, clb, listener, vip, frame, work)? {
+                    Step::Sent(port) => return Ok(port),
+                    Step::Go(decided) => newcomer = decided,
+                }
+            }
             age(frame, &work.packet)?;
-            let backend = self.choose(listener, vip, work)?;
+            let backend = self.choose(listener, vip, work, newcomer)?;
             work.server_id = backend.id;
             backend.endpoint
         } else {
+            if self.guard.has_cookies(vip) {
+                if let Some(port) = self.shake_reply(context, clb, vip, frame, work)? {
+                    return Ok(port);
+                }
+            }
             let to = self.reply(clb, vip, work)?;
             age(frame, &work.packet)?;
             to
@@ -137,6 +144,20 @@ impl Stage for Clb {
         let port = wrap(context, frame, work, &to)?;
         self.count(clb, vip, work);
         Ok(port)
+    }
+
+    fn died(&mut self, tables: &Tables, work: &Work, reason: DropReason) {
+        if work.hop != Hop::ClbIn || !self.guard.learns(reason) || tables.is_reserved(work.packet.tuple.src) {
+            return;
+        }
+        let Section::Clb(clb) = &tables.section else { return };
+        if clb.vip(work.packet.tuple.dst).is_some() {
+            self.guard.learn(work.packet.tuple.src);
+        }
+    }
+
+    fn emit(&mut self, tables: &Tables, frame: &mut Frame) -> Option<u16> {
+        self.shake_emit(tables, frame)
     }
 
     fn counters(&self) -> FlowCounters {
@@ -167,8 +188,28 @@ fn backend_of(listener: &Listener, value: u32) -> Option<&Backend> {
 }
 
 impl Clb {
-    /// The real server of a request: the flow's, or a new choice.
-    fn choose<'a>(&mut self, listener: &'a Listener, vip: u32, work: &Work) -> Result<&'a Backend, DropReason> {
+    fn admit(&mut self, tables: &Tables, vip: u32, work: &Work) -> Result<(), DropReason> {
+        let is_probe = self.handshakes.is_probe(tables, work, self.now);
+        let packet = &work.packet;
+        self.guard.admit(&Facts { vip, source: packet.tuple.src, length: packet.end - packet.l3, is_probe })
+    }
+
+    /// Why a request dies that nothing was found for: of `reason`, unless its sender is known for such.
+    fn blame(&self, work: &Work, reason: DropReason) -> DropReason {
+        if self.guard.is_blacklisted(work.packet.tuple.src) {
+            return DropReason::Blacklisted;
+        }
+        reason
+    }
+
+    /// The real server of a request: the flow's, or a new choice. `newcomer`: what was decided about it, if it was.
+    pub(crate) fn choose<'a>(
+        &mut self,
+        listener: &'a Listener,
+        vip: u32,
+        work: &Work,
+        newcomer: Option<Newcomer>,
+    ) -> Result<&'a Backend, DropReason> {
         let flags = work.packet.tcp_flags;
         let opening = work.packet.kind == Kind::Tcp && connection::is_opening(flags);
         let found = self.flows.find(work.hash, &work.flow);
@@ -184,23 +225,34 @@ impl Clb {
                 _ => {}
             }
         }
+        // Nothing is known of its connection, or that one is over. One that has proved itself has been let in.
+        if newcomer != Some(Newcomer::Enter) && self.guard.is_blacklisted(work.packet.tuple.src) {
+            return Err(DropReason::Blacklisted);
+        }
         let choice = listener.maglev.as_ref().map(|maglev| maglev.choose(work.flow.hash(CHOICE_SEED)));
         let backend = choice.and_then(|index| listener.backends.get(index)).ok_or(DropReason::NoBackend)?;
-        match (work.packet.kind, found) {
-            // An error makes no flow, and a reset neither: it only ends what another LD may know.
-            (Kind::Error, _) => {}
-            (Kind::Tcp, None) if flags & tcp::RST != 0 => {}
+        // An error makes no flow, and a reset neither: it only ends what another LD may know.
+        if work.is_error() || found.is_none() && work.packet.kind == Kind::Tcp && flags & tcp::RST != 0 {
+            return Ok(backend);
+        }
+        // What has a place keeps it; for one more the flood gate is asked.
+        let newcomer = match found {
+            Some(_) => Newcomer::Enter,
+            None => newcomer.unwrap_or_else(|| self.guard.newcomer(vip, work.hash)),
+        };
+        if work.packet.kind == Kind::Tcp && !opening {
             // A connection from before this LD had the VIP: no news for the limit, and it can do without state.
-            (Kind::Tcp, _) if !opening => {
+            if newcomer == Newcomer::Enter {
                 let _ = self.enter(found, work, Sender::Client, backend);
             }
-            (_, found) => {
-                let is_new = found.is_none_or(|found| connection::is_over(self.flows.state(found)));
-                if is_new && !self.allows(vip) {
-                    return Err(DropReason::FlowLimit);
-                }
-                self.enter(found, work, Sender::Client, backend)?;
-            }
+            return Ok(backend);
+        }
+        let is_new = found.is_none_or(|found| connection::is_over(self.flows.state(found)));
+        if is_new && newcomer != Newcomer::PassAgain && !self.guard.may_open(vip) {
+            return Err(DropReason::FlowLimit);
+        }
+        if newcomer == Newcomer::Enter {
+            self.enter(found, work, Sender::Client, backend)?;
         }
         Ok(backend)
     }
@@ -243,13 +295,19 @@ impl Clb {
         }
     }
 
-    fn touch(&mut self, found: Found, state: u8, work: &Work, from: Sender, backend: &Backend) {
+    pub(crate) fn touch(&mut self, found: Found, state: u8, work: &Work, from: Sender, backend: &Backend) {
         let state = connection::next(state, work.flow.protocol, work.packet.tcp_flags, from);
         self.flows.set(found, state, value_of(backend), connection::timeout(state));
     }
 
     /// Enter a flow, or give the one that was found a new beginning.
-    fn enter(&mut self, found: Option<Found>, work: &Work, from: Sender, backend: &Backend) -> Result<(), DropReason> {
+    pub(crate) fn enter(
+        &mut self,
+        found: Option<Found>,
+        work: &Work,
+        from: Sender,
+        backend: &Backend,
+    ) -> Result<(), DropReason> {
         let state = connection::next(0, work.flow.protocol, work.packet.tcp_flags, from);
         let timeout = connection::timeout(state);
         match found {
@@ -260,12 +318,5 @@ impl Clb {
             }
         }
         Ok(())
-    }
-
-    fn allows(&mut self, vip: u32) -> bool {
-        match self.limits.get_mut(vip as usize) {
-            Some(Some(bucket)) => bucket.take(self.now),
-            _ => true,
-        }
     }
 }

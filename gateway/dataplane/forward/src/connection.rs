@@ -92,8 +92,9 @@ pub(crate) const fn is_over(state: u8) -> bool {
     state & PHASE == CLOSING
 }
 
-/// Whether a connection in this state may be forgotten for the sake of another: nobody has answered on it yet, and if it is
-/// real, its next packet enters it again.
+/// Whether a flow may make room for another when its table is full: nobody has proved yet that both its ends are there.
+/// Never an established one. Nor one that is closing: a forged reset closes flows too, and in a few seconds it is gone by
+/// itself. Nor datagrams: nothing tells a flood of them from a service; the flood gate holds that off.
 pub(crate) const fn is_evictable(state: u8) -> bool {
     matches!(state & PHASE, HALF_OPEN | UNCONFIRMED)
 }
@@ -165,6 +166,17 @@ mod tests {
             }
         }
         assert!(is_settled(after(&[(SYN, Client), (ACK, Client)])) && !is_settled(after(&[(SYN, Client)])));
+    }
+
+    #[test]
+    fn only_what_nobody_has_confirmed_may_be_evicted() {
+        for packets in [&[(SYN, Client)][..], &[(SYN, Client), (SYN | ACK, Server)], &[(ACK, Client), (FIN, Client)]] {
+            assert!(is_evictable(after(packets)), "{packets:?}");
+        }
+        let kept =
+            [&[(SYN, Client), (ACK, Client)][..], &[(ACK, Client), (ACK, Server)], &[(SYN, Client), (RST, Server)]];
+        assert!(kept.iter().all(|packets| !is_evictable(after(packets))));
+        assert!(!is_evictable(next(0, protocol::UDP, 0, Client)));
     }
 
     #[test]

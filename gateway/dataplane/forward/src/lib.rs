@@ -2,14 +2,19 @@
 
 #![forbid(clippy::undocumented_unsafe_blocks)]
 
+mod blacklist;
 mod clb;
 mod connection;
+mod cookie;
 mod dispatch;
 mod eip;
 mod fast;
 mod faults;
 mod flow;
 mod frame;
+mod gate;
+mod guard;
+mod handshake;
 mod hash;
 pub mod limits;
 pub mod maglev;
@@ -18,6 +23,10 @@ mod meters;
 mod packet;
 mod prefetch;
 mod runner;
+mod segment;
+mod siphash;
+mod source_list;
+mod splice;
 mod tables;
 mod translate;
 mod tunnel;

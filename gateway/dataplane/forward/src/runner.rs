@@ -63,6 +63,8 @@ pub(crate) trait Stage: Send {
     fn prepare_more(&mut self, _: &Work) {}
     /// Decide about an admitted frame and change it: the port it leaves by, or why it dies.
     fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, End>;
+    /// A frame has died, admitted or not.
+    fn died(&mut self, _: &Tables, _: &Work, _: DropReason) {}
     fn counters(&self) -> FlowCounters;
     fn sweep(&mut self);
     /// The next frame of the node's own making, see [`Pipeline::emit`]; the frame is empty.
@@ -224,6 +226,7 @@ impl<S: Stage> Runner<S> {
             Err(End::Drop(reason)) => (Outcome::Drop(reason), reason),
             Err(End::Answer { port, reason }) => (Outcome::Answer { port, reason }, reason),
         };
+        self.stage.died(tables, work, reason);
         if let Some(vip) = work.vip {
             self.board.dropped(vip);
         }

@@ -12,7 +12,7 @@ use tgw_contract::colour::{mapped, probe_id};
 use tgw_contract::{DropReason, Hop, Role, Verdict};
 use tgw_forward::{pipeline, Fault, FaultKind, Faults, Options, Pipeline};
 use tgw_wire::ethernet::Mac;
-use tgw_wire::tcp::{ACK, RST, SYN};
+use tgw_wire::tcp::{ACK, FIN, RST, SYN};
 
 /// What only the runtime around a pipeline can cause; gateway/dataplane/node tests them.
 const OF_THE_RUNTIME: [DropReason; 3] = [DropReason::RingFull, DropReason::DeviceFull, DropReason::ShuttingDown];
@@ -79,18 +79,89 @@ fn altered(mut packet: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     packet
 }
 
+/// An LD with more said of its VIP.
+fn protected(p: &Plan, more: serde_json::Value) -> Box<dyn Pipeline> {
+    node(Role::Clb, &p.protected_tables(more))
+}
+
+fn coloured_syn(p: &Plan) -> Vec<u8> {
+    to_ld(p, &Tcp { seq: isn(5), ..Tcp::new((p.prober, 4000), (p.private, 80), SYN) }.ip())
+}
+
 fn cases(reason: DropReason) -> Cases {
     let p = four();
     let six = plan(6, 6, "gre");
     let syn = client_syn(&p).ip();
     match reason {
-        DropReason::PacketLimit
-        | DropReason::ByteLimit
-        | DropReason::SourceDenied
-        | DropReason::Blacklisted
-        | DropReason::SynAnswered
-        | DropReason::SynCookieBad
-        | DropReason::HandshakePending => Vec::new(),
+        DropReason::PacketLimit => {
+            let mut clb = protected(&p, json!({"packets_per_s": 2}));
+            (0..2).for_each(|_| assert_eq!(send(&mut *clb, 0, &to_ld(&p, &private_syn(&p))).port(), 0));
+            let datagram = to_ld(&p, &udp((p.client, 9), (p.private, 53), b"x", true));
+            vec![(Hop::ClbIn, send(&mut *clb, 0, &datagram)), (Hop::ClbIn, send(&mut *clb, 0, &coloured_syn(&p)))]
+        }
+        DropReason::ByteLimit => {
+            let mut clb = protected(&p, json!({"bytes_per_s": 1}));
+            // A burst is the largest packet at least.
+            let big = to_ld(&p, &Tcp { payload: &[7; 1460], ..Tcp::new((p.client, 1), (p.private, 80), ACK) }.ip());
+            (0..43).for_each(|_| assert_eq!(send(&mut *clb, 0, &big).port(), 0));
+            vec![(Hop::ClbIn, send(&mut *clb, 0, &big))]
+        }
+        DropReason::SourceDenied => {
+            let lists = |field: &str, prefix: &str| {
+                let mut tables = p.clb_tables();
+                tables["clb"]["source_lists"] = json!({"some": [prefix]});
+                tables["clb"]["vips"][0][field] = json!("some");
+                node(Role::Clb, &tables)
+            };
+            let mut both = [lists("deny", "192.0.2.0/24"), lists("allow", "203.0.113.0/24")];
+            let mut others = [lists("deny", "203.0.113.0/24"), lists("allow", "192.0.2.9/32")];
+            for clb in &mut others {
+                assert_eq!(send(&mut **clb, 0, &to_ld(&p, &private_syn(&p))).port(), 0);
+            }
+            for clb in &mut both {
+                assert_eq!(send(&mut **clb, 0, &coloured_syn(&p)).port(), 0, "a probe is ours");
+            }
+            both.iter_mut().map(|clb| (Hop::ClbIn, send(&mut **clb, 0, &to_ld(&p, &private_syn(&p))))).collect()
+        }
+        DropReason::Blacklisted => {
+            let mut tables = p.clb_tables();
+            tables["clb"]["blacklist"] = json!({"events": 3, "window_s": 10, "ttl_s": 60});
+            let mut clb = node(Role::Clb, &tables);
+            let closed = to_ld(&p, &Tcp::new((p.client, 4000), (p.private, 81), SYN).ip());
+            (0..3).for_each(|_| assert_eq!(send(&mut *clb, 0, &closed).reason(), DropReason::NoListener));
+            let datagram = to_ld(&p, &udp((p.client, 9), (p.private, 53), b"x", true));
+            let requests = [to_ld(&p, &private_syn(&p)), datagram, closed];
+            requests.iter().map(|bytes| (Hop::ClbIn, send(&mut *clb, 0, bytes))).collect()
+        }
+        DropReason::SynAnswered => {
+            let mut clb = protected(&p, json!({"syn_cookies": "always"}));
+            let mut flooded = protected(&p, json!({"syn_cookies": "flood", "flood_gate_per_s": 1}));
+            let syn = |port| to_ld(&p, &Tcp::new((p.client, port), (p.private, 80), SYN).ip());
+            (1..9).for_each(|port| assert_eq!(send(&mut *flooded, 0, &syn(port)).port(), 0));
+            assert_eq!(send(&mut *clb, 0, &coloured_syn(&p)).port(), 0, "a probe goes through");
+            vec![(Hop::ClbIn, send(&mut *clb, 0, &syn(1))), (Hop::ClbIn, send(&mut *flooded, 0, &syn(9)))]
+        }
+        DropReason::SynCookieBad => {
+            let mut clb = protected(&p, json!({"syn_cookies": "always"}));
+            let made_up = |flags| to_ld(&p, &Tcp { ack: 77, ..Tcp::new((p.client, 1), (p.private, 80), flags) }.ip());
+            [ACK, ACK | FIN, RST, SYN | ACK].map(|flags| (Hop::ClbIn, send(&mut *clb, 0, &made_up(flags)))).into()
+        }
+        DropReason::HandshakePending => {
+            let mut clb = protected(&p, json!({"syn_cookies": "always"}));
+            let answer = send(&mut *clb, 0, &to_ld(&p, &private_syn(&p)));
+            let (_, _, _, answer) = support::untunnel(&answer.frame);
+            let cookie = u32::from_be_bytes(answer[24..28].try_into().unwrap());
+            let ack = Tcp { seq: 1001, ack: cookie + 1, ..Tcp::new((p.client, 4000), (p.private, 80), ACK) };
+            assert_eq!(send(&mut *clb, 0, &to_ld(&p, &ack.ip())).port(), 0);
+            let data = Tcp { payload: b"early", ..ack };
+            let stale = Tcp { seq: 5, ack: 9, ..Tcp::new((p.private, 80), (p.client, 4000), ACK) };
+            let other = Tcp { ack: 9, flags: SYN | ACK, ..stale };
+            let mut reply = |tcp: Tcp<'_>| (Hop::ClbOut, send(&mut *clb, 0, &reply_to_ld(&p, Some(77), &tcp.ip())));
+            let replies = [reply(stale), reply(other)];
+            let mut cases: Cases = vec![(Hop::ClbIn, send(&mut *clb, 0, &to_ld(&p, &data.ip())))];
+            cases.extend(replies);
+            cases
+        }
         DropReason::BadTcpFlags
         | DropReason::MalformedGre
         | DropReason::MalformedVxlan

@@ -90,6 +90,67 @@ fn each_wrong_value_is_named_by_its_path() {
     refused_at(Role::Vswitch, "/vswitch/servers/0/vips/0/id", json!(0), "vswitch.servers[0].vips[0].id");
 }
 
+/// What a VIP may ask for its protection, and what it may not.
+#[test]
+fn protection_is_checked() {
+    let with = |vip: Value, clb: Value| {
+        let mut tables = plan(4, 4, "gre").protected_tables(vip);
+        for (name, value) in clb.as_object().unwrap() {
+            tables["clb"][name] = value.clone();
+        }
+        check(Role::Clb, &tables).into_iter().map(|(path, ..)| path).collect::<Vec<_>>()
+    };
+    let lists = json!({"source_lists": {"bad": ["192.0.2.0/24", "2001:db8::/32"], "good": []}});
+    let all = json!({"packets_per_s": 1_000_000, "bytes_per_s": 100_000_000_000_u64, "flood_gate_per_s": 1000,
+                     "syn_cookies": "flood", "deny": "bad", "allow": "good"});
+    assert!(with(all, lists.clone()).is_empty());
+    let none = json!({"packets_per_s": null, "syn_cookies": null, "deny": null});
+    assert!(with(none, json!({"source_lists": null, "blacklist": null})).is_empty());
+    let vip = |more: Value, name: &str| assert_eq!(with(more, lists.clone()), [format!("clb.vips[0].{name}")]);
+    vip(json!({"packets_per_s": 0}), "packets_per_s");
+    vip(json!({"bytes_per_s": 1_u64 << 44}), "bytes_per_s");
+    vip(json!({"flood_gate_per_s": -1}), "flood_gate_per_s");
+    vip(json!({"syn_cookies": "sometimes"}), "syn_cookies");
+    vip(json!({"syn_cookies": "flood"}), "syn_cookies");
+    vip(json!({"syn_cookies": "always", "mode": "dsr"}), "syn_cookies");
+    vip(json!({"deny": "ugly"}), "deny");
+    vip(json!({"allow": 1}), "allow");
+    let clb = |more: Value, path: &str| assert_eq!(with(json!({}), more), [path]);
+    clb(json!({"blacklist": {"events": 0, "window_s": 1, "ttl_s": 1}}), "clb.blacklist.events");
+    clb(json!({"blacklist": {"events": 1, "window_s": 86_401, "ttl_s": 1}}), "clb.blacklist.window_s");
+    clb(json!({"blacklist": {"events": 1, "window_s": 1}}), "clb.blacklist.ttl_s");
+    clb(json!({"blacklist": []}), "clb.blacklist");
+    clb(json!({"source_lists": []}), "clb.source_lists");
+    clb(json!({"source_lists": {"x": "192.0.2.0/24"}}), "clb.source_lists.x");
+    clb(json!({"source_lists": {"x": ["192.0.2.0/24", "192.0.2.1/24"]}}), "clb.source_lists.x[1]");
+    clb(json!({"source_lists": {"x": vec!["0.0.0.0/0"; 1_000_001]}}), "clb.source_lists.x");
+    let many = with(json!({}), json!({"source_lists": {"x": vec!["wrong"; 1000]}}));
+    assert_eq!(many.len(), 10, "one wrong list does not drown the others");
+}
+
+/// A list of a million prefixes is read in seconds.
+#[test]
+fn a_million_prefixes_are_read_in_time() {
+    let mut tables = plan(4, 4, "gre").protected_tables(json!({"deny": "long"}));
+    let prefixes: Vec<String> = (0..1_000_000u32)
+        .map(|n| {
+            let n = n.wrapping_mul(2_654_435_761);
+            if n % 2 == 0 {
+                format!("{}/32", std::net::Ipv4Addr::from_bits(n))
+            } else {
+                format!("2001:db8:{:x}:{:x}::/64", n >> 16, n & 0xFFFF)
+            }
+        })
+        .collect();
+    tables["clb"]["source_lists"] = json!({"long": prefixes});
+    let text = tables.to_string();
+    let start = std::time::Instant::now();
+    assert!(Tables::from_json(&text, Role::Clb).is_ok());
+    let elapsed = start.elapsed();
+    println!("read in {elapsed:?}");
+    assert!(elapsed.as_secs() < 30, "{elapsed:?}, without optimization");
+}
+
 #[test]
 fn nothing_may_stand_twice() {
     let twice = |role: Role, list: &str, path: &str| {

@@ -55,7 +55,9 @@ impl FastClb {
         let mut services = Vec::new();
         let addresses: Map<u32, u128> = clb.by_address.iter().map(|(&address, &vip)| (vip, address)).collect();
         for (vip, protocol, port, listener) in clb.services() {
-            if let Some(&address) = addresses.get(&vip).filter(|&&address| is_v4(address)) {
+            // Each packet to a VIP that is guarded is looked at more closely.
+            let is_guarded = clb.vips.get(vip as usize).is_none_or(|vip| vip.protection.looks_at_packets());
+            if let Some(&address) = addresses.get(&vip).filter(|&&address| is_v4(address) && !is_guarded) {
                 services.push((service(address as u32, port, protocol), [listener, vip]));
             }
         }

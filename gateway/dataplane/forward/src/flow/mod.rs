@@ -133,6 +133,14 @@ impl FlowTable {
         }
     }
 
+    /// Forget a flow.
+    pub(crate) fn remove(&mut self, found: Found) {
+        match found {
+            Found::Narrow(hit) => self.narrow.remove(hit),
+            Found::Wide(found) => self.wide.remove(found),
+        }
+    }
+
     /// Forget what is past its deadline in a part of the table: all of it in `parts` calls.
     pub(crate) fn sweep(&mut self, parts: usize) {
         self.narrow.sweep(parts);

@@ -9,6 +9,7 @@ use tgw_contract::Role;
 use tgw_wire::ethernet::{self, Mac};
 use tgw_wire::{protocol, vxlan};
 
+use super::protection::{self, SourceLists};
 use super::read::{address, number, Place, Reader};
 use super::{
     service_key, Backend, Binding, ClbTables, ConfigError, EipTables, Encap, Endpoint, Listener, Port, Problem,
@@ -196,6 +197,8 @@ fn clb(reader: &mut Reader, place: &Place<'_>, local: Option<u128>) -> Option<Cl
     let reply_to = reader.address(&reply_at);
     family(reader, &reply_at, reply_to, local, "tunnel.local");
     let reply_encap = encap(reader, &place.field("reply_encap"));
+    let lists = SourceLists::read(reader, &place.field("source_lists"));
+    let blacklist = protection::blacklist(reader, &place.field("blacklist"));
     let (mut vips, mut by_address) = (Vec::new(), Map::default());
     let (mut listeners, mut by_service) = (Vec::new(), Map::default());
     let (mut ids, mut addresses, mut pool) = (Map::default(), Map::default(), Pool::default());
@@ -210,6 +213,7 @@ fn clb(reader: &mut Reader, place: &Place<'_>, local: Option<u128>) -> Option<Cl
             reader.optional(&place.field("new_flows_per_s"), "null or a whole number from 1 to 4294967295", |value| {
                 number(value, 1, ID)
             });
+        let protection = protection::of_vip(reader, &place, &lists);
         let vip = vips.len() as u32;
         let mut seen = Map::default();
         for place in reader.list(&place.field("listeners")) {
@@ -222,11 +226,11 @@ fn clb(reader: &mut Reader, place: &Place<'_>, local: Option<u128>) -> Option<Cl
         }
         if let (Some(id), Some(address)) = (id, address) {
             by_address.insert(address, vip);
-            vips.push(Vip { id: id as u32, new_flows_per_s: limit.map(|limit| limit as u32) });
+            vips.push(Vip { id: id as u32, new_flows_per_s: limit.map(|limit| limit as u32), protection });
         }
     }
     let reply_to = Endpoint { address: reply_to?, encap: reply_encap?, key: None };
-    Some(ClbTables { reply_to, vips, by_address, listeners, by_service })
+    Some(ClbTables { reply_to, blacklist, vips, by_address, listeners, by_service })
 }
 
 fn listener(

@@ -1,6 +1,7 @@
 //! The tables of a node: checked when they are made, read-only afterwards, shared by its workers.
 
 mod check;
+mod protection;
 mod read;
 
 use std::fmt;
@@ -10,9 +11,12 @@ use tgw_contract::colour::{ColourKey, Prefix};
 use tgw_contract::Role;
 use tgw_wire::ethernet::Mac;
 
+use crate::blacklist::Rule;
 use crate::fast::Fast;
 use crate::hash::Map;
 use crate::maglev::Maglev;
+
+pub(crate) use protection::{Protection, SynPolicy};
 
 /// One thing that is wrong with the tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,12 +127,15 @@ impl Listener {
 pub(crate) struct Vip {
     pub(crate) id: u32,
     pub(crate) new_flows_per_s: Option<u32>,
+    pub(crate) protection: Protection,
 }
 
 /// What an LD knows.
 #[derive(Debug)]
 pub(crate) struct ClbTables {
     pub(crate) reply_to: Endpoint,
+    /// `None`: nobody is blacklisted.
+    pub(crate) blacklist: Option<Rule>,
     pub(crate) vips: Vec<Vip>,
     pub(crate) by_address: Map<u128, u32>,
     pub(crate) listeners: Vec<Listener>,

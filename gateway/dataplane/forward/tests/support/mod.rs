@@ -1,6 +1,7 @@
 //! Packets built by hand and a small region of three nodes, for the tests of the pipelines.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod peer;
 pub mod seeds;
 
 use std::net::IpAddr;
@@ -345,6 +346,15 @@ impl Plan {
         tables["clb"] = json!({"reply_to": self.anycast, "reply_encap": self.encap, "vips": [
             {"id": 1, "address": self.private, "service": self.service, "new_flows_per_s": null,
              "listeners": [listener("tcp", 80), listener("udp", 53)]}]});
+        tables
+    }
+
+    /// Tables of an LD with more said of its VIP.
+    pub fn protected_tables(&self, more: Value) -> Value {
+        let mut tables = self.clb_tables();
+        for (name, value) in more.as_object().unwrap() {
+            tables["clb"]["vips"][0][name] = value.clone();
+        }
         tables
     }
 
