@@ -14,6 +14,7 @@ pub mod limits;
 pub mod maglev;
 mod packet;
 mod prefetch;
+pub mod rendezvous;
 mod runner;
 mod tables;
 mod translate;
