@@ -13,7 +13,7 @@ use crate::{FlowCounters, Frame, Nanos};
 pub(crate) struct Eip;
 
 impl Stage for Eip {
-    fn take_tables(&mut self, _: &Tables) {}
+    fn take_tables(&mut self, _: &Tables, _: Option<&Tables>) {}
 
     fn advance(&mut self, _: Nanos) {}
 

@@ -128,7 +128,10 @@ mod tests {
         for servers in 1..=1024 {
             assert!(size_for(servers) as usize >= 100 * servers);
         }
-        assert_eq!([1, 40, 41, 164, 165, 655, 656].map(size_for), [4099, 4099, 16_411, 16_411, 65_537, 65_537, 262_147]);
+        assert_eq!(
+            [1, 40, 41, 164, 165, 655, 656].map(size_for),
+            [4099, 4099, 16_411, 16_411, 65_537, 65_537, 262_147]
+        );
         let servers: Vec<_> = (1..=200).map(|id| (id, 1)).collect();
         assert_eq!(Maglev::new(&servers).unwrap().entries.len(), 65_537);
     }
@@ -179,8 +182,11 @@ mod tests {
     /// Servers that fail together, spread over the fleet: the share of entries that move though their server has not failed.
     fn needless_moves(size: u32, failures: usize) -> f64 {
         let servers: Vec<_> = (1..=1000).map(|id| (id, 1)).collect();
-        let left: Vec<_> =
-            servers.iter().copied().filter(|(id, _)| failures == 0 || (id - 1) as usize % (1000 / failures) != 0).collect();
+        let left: Vec<_> = servers
+            .iter()
+            .copied()
+            .filter(|(id, _)| failures == 0 || (id - 1) as usize % (1000 / failures) != 0)
+            .collect();
         assert_eq!(left.len(), 1000 - failures);
         let before = Maglev::with_size(&servers, size).unwrap();
         let after = Maglev::with_size(&left, size).unwrap();

@@ -26,7 +26,7 @@ const fn logs() -> [u64; (1 << INDEX) + 1] {
         let mut log = 0;
         let mut digit = 0;
         while digit < FRACTION {
-            value = value * value >> 62;
+            value = (value * value) >> 62;
             log <<= 1;
             if value >= 1 << 63 {
                 value >>= 1;
@@ -50,8 +50,8 @@ fn minus_log2(hash: u64) -> u64 {
     let within = mantissa << INDEX >> 32;
     let low = LOGS.get(place).copied().unwrap_or(0);
     let high = LOGS.get(place + 1).copied().unwrap_or(low);
-    let log = low + ((high - low) as u128 * u128::from(within) >> 32) as u64;
-    (u64::from(zeros) + 1 << FRACTION) - log
+    let log = low + ((u128::from(high - low) * u128::from(within)) >> 32) as u64;
+    ((u64::from(zeros) + 1) << FRACTION) - log
 }
 
 /// A real server that bids.

@@ -29,8 +29,8 @@ impl Context<'_> {
 
 /// What makes one role different from another.
 pub(crate) trait Stage: Send {
-    /// Other tables are in force.
-    fn take_tables(&mut self, tables: &Tables);
+    /// Other tables are in force than those before, if there were any.
+    fn take_tables(&mut self, tables: &Tables, before: Option<&Tables>);
     /// Time has come to `now`: called before each batch and each sweep.
     fn advance(&mut self, now: Nanos);
     /// Hash what will be looked up, and prefetch it.
@@ -162,7 +162,7 @@ impl<S: Stage> Pipeline for Runner<S> {
         if *self.cookies.key() != tables.key {
             self.cookies = Cookies::new(tables.key.clone());
         }
-        self.stage.take_tables(&tables);
+        self.stage.take_tables(&tables, self.tables.as_deref());
         self.tables = Some(tables);
     }
 

@@ -32,7 +32,7 @@ impl Vswitch {
 }
 
 impl Stage for Vswitch {
-    fn take_tables(&mut self, _: &Tables) {}
+    fn take_tables(&mut self, _: &Tables, _: Option<&Tables>) {}
 
     fn advance(&mut self, now: Nanos) {
         self.flows.advance(now / 1_000_000_000);

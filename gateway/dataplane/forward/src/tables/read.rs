@@ -35,7 +35,7 @@ impl<'a> Place<'a> {
         self.value.is_none_or(Value::is_null)
     }
 
-    fn found(&self) -> String {
+    pub(super) fn found(&self) -> String {
         let text = self.value.map_or_else(|| "nothing".to_owned(), Value::to_string);
         match text.char_indices().nth(80) {
             Some((cut, _)) => format!("{}...", &text[..cut]),
