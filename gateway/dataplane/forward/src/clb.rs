@@ -3,20 +3,25 @@
 use std::sync::Arc;
 
 use tgw_contract::{DropReason, Hop};
-use tgw_wire::tcp;
+use tgw_wire::{protocol, tcp};
 
+use crate::affinity::{client_of, Affinity};
+use crate::board::{Question, Verdict};
 use crate::connection::{self, Sender};
 use crate::fast::{ClbLane, Fast};
 use crate::flow::{FlowTable, Found};
 use crate::guard::{Facts, Guard, Newcomer};
-use crate::handshake::{Handshakes, Step};
-use crate::meters::Board;
+use crate::handshake::{send, Handshakes, Step};
+use crate::hash::Tuple;
+use crate::health::{self, Checker};
+use crate::meters::Sheet;
 use crate::packet::Kind;
+use crate::quic::{self, Route};
 use crate::runner::{Context, End, Stage};
-use crate::tables::{Backend, ClbTables, Endpoint, Listener, Section, Tables};
+use crate::tables::{Backend, ClbTables, Dispatch, Endpoint, Listener, Section, Tables};
 use crate::tunnel::{age, wrap};
 use crate::work::Work;
-use crate::{FlowCounters, Frame, Nanos, Options};
+use crate::{Faults, FlowCounters, Frame, Nanos, Options};
 
 /// The hash that chooses a real server: the same in every LD of every cluster.
 const CHOICE_SEED: u64 = 0x7467_7720_6D61_676C;
@@ -28,42 +33,66 @@ pub(crate) struct Clb {
     pub(crate) guard: Guard,
     pub(crate) handshakes: Handshakes,
     pub(crate) now: Nanos,
-    board: Arc<Board>,
+    options: Options,
+    /// Once a listener has asked for it.
+    affinity: Option<Affinity>,
+    /// In the worker that checks health.
+    checker: Option<Checker>,
+    /// For what this node sends of its own accord.
+    no_faults: Faults,
+    sheet: Arc<Sheet>,
     /// Where the records of each listener's real servers begin.
     first_records: Vec<u32>,
 }
 
 impl Clb {
-    pub(crate) fn new(options: &Options) -> Self {
-        let flows = FlowTable::new(options.flow_capacity, options.seed);
-        let guard = Guard::new(options.workers, options.seed);
+    /// `checks`: this worker checks the health of real servers, for all of its node.
+    pub(crate) fn new(options: &Options, checks: bool) -> Self {
         Self {
-            flows,
-            guard,
+            flows: FlowTable::new(options.flow_capacity, options.seed),
+            guard: Guard::new(options.workers, options.seed),
             handshakes: Handshakes::new(options.flow_capacity),
             now: 0,
-            board: Arc::default(),
+            options: *options,
+            affinity: None,
+            checker: checks.then(|| Checker::new(options.seed)),
+            no_faults: Faults::default(),
+            sheet: Arc::default(),
             first_records: Vec::new(),
         }
     }
 }
 
 impl Stage for Clb {
-    fn take_tables(&mut self, tables: &Tables) {
+    fn take_tables(&mut self, tables: &Tables, before: Option<&Tables>) {
         let Section::Clb(clb) = &tables.section else { return };
+        let before = before.and_then(|before| match &before.section {
+            Section::Clb(clb) => Some(clb),
+            _ => None,
+        });
+        clb.succeed(before, self.now);
+        if let Some(checker) = &mut self.checker {
+            checker.take_tables(clb, before, self.now);
+        }
+        if clb.has_affinity && self.affinity.is_none() {
+            self.affinity = Some(Affinity::new(self.options.flow_capacity, self.options.seed));
+        }
         self.first_records = clb.first_records();
         self.guard.take_tables(clb);
         self.handshakes.take_tables(tables, clb);
     }
 
-    fn take_board(&mut self, board: Arc<Board>) {
-        self.board = board;
+    fn take_sheet(&mut self, sheet: Arc<Sheet>) {
+        self.sheet = sheet;
     }
 
     fn advance(&mut self, now: Nanos) {
         self.now = now;
         self.guard.advance(now);
         self.flows.advance(now / 1_000_000_000);
+        if let Some(affinity) = &mut self.affinity {
+            affinity.advance(now);
+        }
     }
 
     fn prepare(&mut self, work: &mut Work) {
@@ -101,9 +130,9 @@ impl Stage for Clb {
         self.flows.use_tags(tags);
     }
 
-    fn run(&mut self, fast: &Fast, frame: &mut Frame, lane: &ClbLane) -> Option<u16> {
-        let Fast::Clb(fast) = fast else { return None };
-        fast.run(&mut self.flows, &self.board, frame, lane)
+    fn run(&mut self, tables: &Tables, frame: &mut Frame, lane: &ClbLane) -> Option<u16> {
+        let (Fast::Clb(fast), Section::Clb(clb)) = (&tables.fast, &tables.section) else { return None };
+        fast.run(clb, &mut self.flows, &self.sheet, frame, lane)
     }
 
     fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, End> {
@@ -127,10 +156,14 @@ impl Stage for Clb {
                 }
             }
             age(frame, &work.packet)?;
-            let backend = self.choose(listener, vip, work, newcomer)?;
+            let route = self.route(listener, frame, work)?;
+            let backend = self.choose(clb, listener, vip, work, route, newcomer)?;
             work.server_id = backend.id;
             backend.endpoint
         } else {
+            if health::is_answer(tables.local, work) {
+                return Err(judge(context, clb, vip, frame, work));
+            }
             if self.guard.has_cookies(vip) {
                 if let Some(port) = self.shake_reply(context, clb, vip, frame, work)? {
                     return Ok(port);
@@ -156,16 +189,81 @@ impl Stage for Clb {
         }
     }
 
-    fn emit(&mut self, tables: &Tables, frame: &mut Frame) -> Option<u16> {
-        self.shake_emit(tables, frame)
-    }
-
     fn counters(&self) -> FlowCounters {
         self.flows.counters()
     }
 
     fn sweep(&mut self) {
         self.flows.sweep(SWEEP_PARTS);
+        if let Some(affinity) = &mut self.affinity {
+            affinity.sweep(SWEEP_PARTS);
+        }
+    }
+
+    fn emit(&mut self, tables: &Tables, frame: &mut Frame) -> Option<u16> {
+        if let Some(port) = self.shake_emit(tables, frame) {
+            return Some(port);
+        }
+        let Section::Clb(clb) = &tables.section else { return None };
+        let checker = self.checker.as_mut()?;
+        let mut context = Context { tables, faults: &mut self.no_faults };
+        while let Some(check) = checker.next(self.now, &clb.board) {
+            let listener = clb.listeners.get(check.listener as usize)?;
+            let vip = clb.vips.get(listener.vip as usize)?;
+            let to = &listener.backends.get(check.place as usize)?.endpoint;
+            let flow = Tuple {
+                src: tables.local,
+                dst: vip.address,
+                src_port: check.question.port,
+                dst_port: listener.port,
+                protocol: protocol::TCP,
+            };
+            let syn = health::segment(flow, check.question.isn, tcp::SYN);
+            match send(&mut context, frame, &syn, to) {
+                Some(port) => return Some(port),
+                None => checker.revoke(&check),
+            }
+        }
+        None
+    }
+}
+
+/// An answer to a health check: note it, and reset what it opened.
+fn judge(context: &mut Context<'_>, clb: &ClbTables, vip: u32, frame: &mut Frame, work: &mut Work) -> End {
+    let taken = End::Drop(DropReason::HealthAnswer);
+    let flow = work.flow;
+    let listener = clb.listener(vip, flow.protocol, flow.dst_port);
+    let place = listener.and_then(|listener| Some((listener, listener.place_of_key(work.outer.key?)?)));
+    let Some((listener, place)) = place else { return taken };
+    let Some(backend) = listener.backends.get(place) else { return taken };
+    work.server_id = backend.id;
+    let flags = work.packet.tcp_flags;
+    let (isn, verdict) = match work.packet.kind {
+        Kind::Error => (work.packet.quoted.seq, Verdict::Refused),
+        _ if flags & tcp::RST != 0 => (work.packet.ack.wrapping_sub(1), Verdict::Refused),
+        _ if flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK => {
+            (work.packet.ack.wrapping_sub(1), Verdict::Answered)
+        }
+        _ => return taken,
+    };
+    health::note(&clb.board, listener, place, Question { port: flow.src_port, isn }, verdict);
+    if verdict == Verdict::Refused {
+        return taken;
+    }
+    // Each SYN-ACK gets its reset, from the worker that has it: when one is lost, the next does.
+    let reset = health::segment(flow, isn.wrapping_add(1), tcp::RST);
+    match send(context, frame, &reset, &backend.endpoint) {
+        Some(port) => End::Answer { port, reason: DropReason::HealthAnswer },
+        None => taken,
+    }
+}
+
+/// Whether a reply may belong to a connection that began out of this worker's sight.
+fn continues(work: &Work) -> bool {
+    match work.packet.kind {
+        Kind::Tcp => work.packet.tcp_flags & (tcp::SYN | tcp::RST) == 0,
+        Kind::Udp => true,
+        _ => false,
     }
 }
 
@@ -183,8 +281,8 @@ fn value_of(backend: &Backend) -> u32 {
     backend.id
 }
 
-fn backend_of(listener: &Listener, value: u32) -> Option<&Backend> {
-    listener.backend(value)
+fn place_of(listener: &Listener, value: u32) -> Option<usize> {
+    listener.place(value)
 }
 
 impl Clb {
@@ -202,35 +300,67 @@ impl Clb {
         reason
     }
 
+    /// What a datagram's QUIC connection id says, at a listener that goes by it.
+    fn route<'a>(&self, listener: &Listener, frame: &'a Frame, work: &Work) -> Result<Route<'a>, DropReason> {
+        match listener.dispatch {
+            Dispatch::Quic(server_id) if work.packet.kind == Kind::Udp => {
+                quic::route(listener, server_id, work.packet.datagram(frame.bytes()))
+            }
+            _ => Ok(Route::Unknown),
+        }
+    }
+
     /// The real server of a request: the flow's, or a new choice. `newcomer`: what was decided about it, if it was.
+    ///
+    /// A known flow stays with its server while that one is in the listener and up, whatever its weight: who drains a server
+    /// waits for its flows to end. When the server is gone or down, any packet of the flow chooses anew. When all servers
+    /// are down, they count as up: checks that fail everywhere are more likely to be wrong than all servers, and a client
+    /// is no better off with nothing.
     pub(crate) fn choose<'a>(
         &mut self,
+        clb: &ClbTables,
         listener: &'a Listener,
         vip: u32,
         work: &Work,
+        route: Route<'_>,
         newcomer: Option<Newcomer>,
     ) -> Result<&'a Backend, DropReason> {
+        let board = &clb.board;
         let flags = work.packet.tcp_flags;
         let opening = work.packet.kind == Kind::Tcp && connection::is_opening(flags);
         let found = self.flows.find(work.hash, &work.flow);
+        if let Route::Server(place) = route {
+            // Whose connection it is stands in the packet: no state is needed, and a flow that is known follows.
+            if let Some(backend) = listener.backends.get(place).filter(|_| listener.is_up(board, place)) {
+                if let Some(found) = found {
+                    let state = self.flows.state(found);
+                    self.touch(found, state, work, Sender::Client, backend);
+                }
+                return Ok(backend);
+            }
+        }
+        let mut known = None;
         if let Some(found) = found {
             let state = self.flows.state(found);
-            let known = backend_of(listener, self.flows.value(found));
-            match known {
-                Some(backend) if work.is_error() => return Ok(backend),
-                Some(backend) if !(opening && connection::is_over(state)) => {
+            known = place_of(listener, self.flows.value(found)).filter(|_| !(opening && connection::is_over(state)));
+            let stays = known.filter(|place| listener.is_up(board, *place));
+            if let Some((place, backend)) = stays.and_then(|place| Some((place, listener.backends.get(place)?))) {
+                if !work.is_error() {
                     self.touch(found, state, work, Sender::Client, backend);
-                    return Ok(backend);
+                    // One that has gone on after its SYN: see `affinity`.
+                    if listener.affinity_s.is_some() && !opening {
+                        self.remember(clb, listener, place, work);
+                    }
                 }
-                _ => {}
+                return Ok(backend);
             }
         }
         // Nothing is known of its connection, or that one is over. One that has proved itself has been let in.
         if newcomer != Some(Newcomer::Enter) && self.guard.is_blacklisted(work.packet.tuple.src) {
             return Err(DropReason::Blacklisted);
         }
-        let choice = listener.maglev.as_ref().map(|maglev| maglev.choose(work.flow.hash(CHOICE_SEED)));
-        let backend = choice.and_then(|index| listener.backends.get(index)).ok_or(DropReason::NoBackend)?;
+        let place = self.choose_anew(clb, listener, work, route, known).ok_or(DropReason::NoBackend)?;
+        let backend = listener.backends.get(place).ok_or(DropReason::NoBackend)?;
         // An error makes no flow, and a reset neither: it only ends what another LD may know.
         if work.is_error() || found.is_none() && work.packet.kind == Kind::Tcp && flags & tcp::RST != 0 {
             return Ok(backend);
@@ -254,17 +384,53 @@ impl Clb {
         if newcomer == Newcomer::Enter {
             self.enter(found, work, Sender::Client, backend)?;
         }
+        if listener.affinity_s.is_some() && work.packet.kind == Kind::Udp {
+            self.remember(clb, listener, place, work);
+        }
         Ok(backend)
+    }
+
+    /// The place of the real server for what has none that it could stay with. `known`: the one it had, which is down.
+    fn choose_anew(
+        &mut self,
+        clb: &ClbTables,
+        listener: &Listener,
+        work: &Work,
+        route: Route<'_>,
+        known: Option<usize>,
+    ) -> Option<usize> {
+        let board = &clb.board;
+        let client = listener.affinity_s.map(|_| client_of(&work.flow));
+        if let (Some(client), Some(affinity)) = (&client, &mut self.affinity) {
+            let place = affinity.server_of(client).and_then(|id| listener.place(id));
+            if let Some(place) = place.filter(|place| listener.is_open(board, *place)) {
+                return Some(place);
+            }
+        }
+        let hash = match (route, &client) {
+            (Route::Client(id), _) => quic::hash(id, CHOICE_SEED),
+            (_, Some(client)) => client.hash(CHOICE_SEED),
+            _ => work.flow.hash(CHOICE_SEED),
+        };
+        // All down: who has a server keeps it.
+        listener.choose_up(board, hash, self.now).or(known).or_else(|| listener.choose_any(hash))
+    }
+
+    /// A connection of an affine client goes on at this server.
+    fn remember(&mut self, clb: &ClbTables, listener: &Listener, place: usize, work: &Work) {
+        let Some((affinity, backend)) = self.affinity.as_mut().zip(listener.backends.get(place)) else { return };
+        let is_open = |id: u32| listener.place(id).is_some_and(|place| listener.is_open(&clb.board, place));
+        affinity.touch(&client_of(&work.flow), listener, backend.id, is_open);
     }
 
     /// Where a reply, or an ICMP error about a request, goes on to.
     fn reply(&mut self, clb: &ClbTables, vip: u32, work: &mut Work) -> Result<Endpoint, DropReason> {
         let key = work.outer.key.ok_or(DropReason::TunnelDecapFail)?;
         let listener = clb.listener(vip, work.flow.protocol, work.flow.dst_port).ok_or(DropReason::NoFlow)?;
-        let flags = work.packet.tcp_flags;
         match self.flows.find(work.hash, &work.flow) {
             Some(found) => {
-                let backend = backend_of(listener, self.flows.value(found))
+                let backend = listener
+                    .backend(self.flows.value(found))
                     .filter(|backend| backend.endpoint.key == Some(key))
                     .ok_or(DropReason::NoFlow)?;
                 if !work.is_error() {
@@ -273,10 +439,11 @@ impl Clb {
                 }
                 work.server_id = backend.id;
             }
-            // This LD has lost its state (it was restarted), but the tunnel names the server: the connection goes on.
-            None if work.packet.kind == Kind::Tcp && flags & (tcp::SYN | tcp::RST) == 0 => {
-                let backend = listener.backends.iter().find(|backend| backend.endpoint.key == Some(key));
-                let backend = backend.ok_or(DropReason::NoFlow)?;
+            // This worker has no state (its LD was restarted, or the requests go to another worker by their QUIC id), but
+            // the tunnel names the server: the connection goes on, and from now on its requests find the server here too.
+            None if continues(work) => {
+                let place = listener.place_of_key(key).ok_or(DropReason::NoFlow)?;
+                let backend = listener.backends.get(place).ok_or(DropReason::NoFlow)?;
                 let _ = self.enter(None, work, Sender::Server, backend);
                 work.server_id = backend.id;
             }
@@ -287,10 +454,9 @@ impl Clb {
 
     fn count(&self, clb: &ClbTables, vip: u32, work: &Work) {
         let Some(place) = clb.place(vip, work.flow.protocol, work.flow.dst_port) else { return };
-        let backends = clb.listeners.get(place as usize).map_or(&[][..], |listener| &listener.backends);
-        let position = backends.iter().position(|backend| backend.id == work.server_id);
+        let position = clb.listeners.get(place as usize).and_then(|listener| listener.place(work.server_id));
         let first = self.first_records.get(place as usize);
-        if let Some(record) = first.zip(position).and_then(|(first, at)| self.board.record(first + at as u32)) {
+        if let Some(record) = first.zip(position).and_then(|(first, at)| self.sheet.record(first + at as u32)) {
             work.count(record);
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tgw_contract::{DropReason, Hop};
 
 use crate::fast::{EipLane, Fast};
-use crate::meters::Board;
+use crate::meters::Sheet;
 use crate::runner::{Context, End, Stage};
 use crate::tables::{EipTables, Endpoint, Section, Tables, EDGE};
 use crate::translate::{self, set_address, set_quoted_address};
@@ -15,14 +15,14 @@ use crate::{FlowCounters, Frame, Nanos};
 
 #[derive(Default)]
 pub(crate) struct Eip {
-    board: Arc<Board>,
+    sheet: Arc<Sheet>,
 }
 
 impl Stage for Eip {
-    fn take_tables(&mut self, _: &Tables) {}
+    fn take_tables(&mut self, _: &Tables, _: Option<&Tables>) {}
 
-    fn take_board(&mut self, board: Arc<Board>) {
-        self.board = board;
+    fn take_sheet(&mut self, sheet: Arc<Sheet>) {
+        self.sheet = sheet;
     }
 
     fn advance(&mut self, _: Nanos) {}
@@ -39,9 +39,9 @@ impl Stage for Eip {
         matches!(fast, Fast::Eip(fast) if fast.finds(lane))
     }
 
-    fn run(&mut self, fast: &Fast, frame: &mut Frame, lane: &EipLane) -> Option<u16> {
-        let Fast::Eip(fast) = fast else { return None };
-        fast.run(&self.board, frame, lane)
+    fn run(&mut self, tables: &Tables, frame: &mut Frame, lane: &EipLane) -> Option<u16> {
+        let Fast::Eip(fast) = &tables.fast else { return None };
+        fast.run(&self.sheet, frame, lane)
     }
 
     fn act(&mut self, context: &mut Context<'_>, frame: &mut Frame, work: &mut Work) -> Result<u16, End> {
@@ -50,7 +50,7 @@ impl Stage for Eip {
             Hop::EipIn => request(context, eip, frame, work)?,
             _ => reply(context, eip, frame, work)?,
         };
-        if let Some(record) = work.vip.and_then(|place| self.board.record(place)) {
+        if let Some(record) = work.vip.and_then(|place| self.sheet.record(place)) {
             work.count(record);
         }
         Ok(port)

@@ -20,6 +20,7 @@ use crate::connection::{self, Sender};
 use crate::cookie::{Offer, SynCookies};
 use crate::guard::Newcomer;
 use crate::packet::Kind;
+use crate::quic::Route;
 use crate::runner::{colour, Context, End};
 use crate::segment::{offer, shift_ack, shift_quoted_seq, shift_seq, window, Segment};
 use crate::splice::{Slot, Splice, Splices};
@@ -201,7 +202,7 @@ impl Clb {
                     ..Splice::default()
                 };
                 let slot = known.map(|(slot, _)| slot);
-                return self.open(context, listener, vip, slot, splice, frame, work).map(Step::Sent);
+                return self.open(context, (clb, listener), vip, slot, splice, frame, work).map(Step::Sent);
             }
         }
         if let Some((slot, splice)) = known {
@@ -343,7 +344,7 @@ impl Clb {
     fn open(
         &mut self,
         context: &mut Context<'_>,
-        listener: &Listener,
+        (clb, listener): (&ClbTables, &Listener),
         vip: u32,
         slot: Option<Slot>,
         mut splice: Splice,
@@ -360,7 +361,7 @@ impl Clb {
         if let Some(found) = self.flows.find(work.hash, &work.flow) {
             self.flows.remove(found);
         }
-        let backend = self.choose(listener, vip, work, Some(Newcomer::Enter))?;
+        let backend = self.choose(clb, listener, vip, work, Route::Unknown, Some(Newcomer::Enter))?;
         work.server_id = backend.id;
         splice.backend = backend.id;
         splice.state = connection::next(0, protocol::TCP, tcp::ACK, Sender::Client);
@@ -464,7 +465,7 @@ fn largest_segment(tables: &Tables, version: u8) -> u16 {
 }
 
 /// Write a segment of our own and wrap it.
-fn send(context: &mut Context<'_>, frame: &mut Frame, segment: &Segment, to: &Endpoint) -> Option<u16> {
+pub(crate) fn send(context: &mut Context<'_>, frame: &mut Frame, segment: &Segment, to: &Endpoint) -> Option<u16> {
     let mut sent = segment.write(frame)?;
     wrap(context, frame, &mut sent, to).ok()
 }

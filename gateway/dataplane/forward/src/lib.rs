@@ -2,7 +2,9 @@
 
 #![forbid(clippy::undocumented_unsafe_blocks)]
 
+mod affinity;
 mod blacklist;
+mod board;
 mod clb;
 mod connection;
 mod cookie;
@@ -16,12 +18,15 @@ mod gate;
 mod guard;
 mod handshake;
 mod hash;
+mod health;
 pub mod limits;
 pub mod maglev;
 mod memory;
 mod meters;
 mod packet;
 mod prefetch;
+mod quic;
+pub mod rendezvous;
 mod runner;
 mod segment;
 mod siphash;
@@ -45,7 +50,7 @@ pub use faults::{Fault, FaultKind, Faults};
 pub use frame::{Frame, DEFAULT_CAPACITY, HEADROOM};
 pub use hash::Tuple;
 pub use meters::{Meters, Snapshot, Tally};
-pub use tables::{ConfigError, Encap, Endpoint, Port, Problem, Tables};
+pub use tables::{ConfigError, Encap, Endpoint, Port, Problem, ServerHealth, Tables};
 
 /// Nanoseconds since 1970 (CLOCK_REALTIME), given by the caller.
 pub type Nanos = u64;
@@ -155,14 +160,18 @@ pub trait Pipeline: Send {
     }
 }
 
-/// The pipeline of a role; without tables it drops everything as NO_CONFIG. `worker` is the number of its tap.
+/// The first worker behind a dispatcher, which is 0; it checks health for all workers of its node.
+const FIRST_WORKER: u16 = 1;
+
+/// The pipeline of a role; without tables it drops everything as NO_CONFIG. `worker` is the number of its tap:
+/// of an LD's, those up to 1 check the health of real servers.
 #[must_use]
 pub fn pipeline(role: Role, worker: u16, options: &Options) -> Box<dyn Pipeline> {
     // Workers differ in their hash, so that no set of flows is bad for all.
     let options = Options { seed: options.seed ^ u64::from(worker) << 48, ..*options };
     match role {
         Role::Eip => Box::new(Runner::new(role, eip::Eip::default(), options.tuning)),
-        Role::Clb => Box::new(Runner::new(role, clb::Clb::new(&options), options.tuning)),
+        Role::Clb => Box::new(Runner::new(role, clb::Clb::new(&options, worker <= FIRST_WORKER), options.tuning)),
         Role::Vswitch => Box::new(Runner::new(role, vswitch::Vswitch::new(&options), options.tuning)),
     }
 }

@@ -83,13 +83,13 @@ pub struct Snapshot {
 
 /// The records of one set of tables.
 #[derive(Debug, Default)]
-pub(crate) struct Board {
+pub(crate) struct Sheet {
     tables: Option<Arc<Tables>>,
     records: Box<[Record]>,
     drops: Box<[AtomicU64]>,
 }
 
-impl Board {
+impl Sheet {
     fn of(tables: &Arc<Tables>, before: &Self) -> Self {
         let things = tables.things();
         let vips = tables.vip_ids();
@@ -140,22 +140,22 @@ impl Board {
 #[derive(Debug, Default)]
 pub struct Meters {
     /// Locked when tables change and when somebody reads, never on the packet path.
-    board: Mutex<Arc<Board>>,
+    sheet: Mutex<Arc<Sheet>>,
 }
 
 impl Meters {
     /// Other tables: what stays keeps its counts.
-    pub(crate) fn take_tables(&self, tables: &Arc<Tables>) -> Arc<Board> {
-        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
-        *board = Arc::new(Board::of(tables, &board));
-        Arc::clone(&board)
+    pub(crate) fn take_tables(&self, tables: &Arc<Tables>) -> Arc<Sheet> {
+        let mut sheet = self.sheet.lock().unwrap_or_else(PoisonError::into_inner);
+        *sheet = Arc::new(Sheet::of(tables, &sheet));
+        Arc::clone(&sheet)
     }
 
     /// The counts as they are now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let board = Arc::clone(&self.board.lock().unwrap_or_else(PoisonError::into_inner));
-        board.snapshot()
+        let sheet = Arc::clone(&self.sheet.lock().unwrap_or_else(PoisonError::into_inner));
+        sheet.snapshot()
     }
 }
 

@@ -178,6 +178,13 @@ impl Packet {
         }
     }
 
+    /// The payload of a UDP packet that was read.
+    pub(crate) fn datagram<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let from = bytes.get(self.l4..self.end).unwrap_or_default();
+        let length = udp::Packet::new_unchecked(from).length();
+        from.get(udp::HEADER_LEN..length).unwrap_or_default()
+    }
+
     fn read_quoted(&mut self, bytes: &[u8]) -> Result<(), DropReason> {
         let within = bytes.get(..self.end).unwrap_or_default();
         self.quoted = Quoted::read(within, self.l4 + icmpv4::HEADER_LEN, self.version)?;

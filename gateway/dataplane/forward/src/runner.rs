@@ -7,7 +7,7 @@ use tgw_contract::{Direction, DropReason, Role, Verdict};
 use tgw_wire::tcp;
 
 use crate::fast::Fast;
-use crate::meters::{Board, Meters};
+use crate::meters::{Meters, Sheet};
 use crate::packet::Kind;
 use crate::tables::Tables;
 use crate::work::Work;
@@ -48,13 +48,13 @@ pub(crate) trait Stage: Send {
     /// Look at tags before tuples in the flow table, or do not.
     fn use_tags(&mut self, _: bool) {}
     /// Send an ordinary packet on: the port it leaves by. `None`, and nothing has changed, when there is more to it.
-    fn run(&mut self, _: &Fast, _: &mut Frame, _: &Self::Lane) -> Option<u16> {
+    fn run(&mut self, _: &Tables, _: &mut Frame, _: &Self::Lane) -> Option<u16> {
         None
     }
-    /// Other tables are in force.
-    fn take_tables(&mut self, tables: &Tables);
+    /// Other tables are in force than those before, if there were any.
+    fn take_tables(&mut self, tables: &Tables, before: Option<&Tables>);
     /// Count by these records from now on.
-    fn take_board(&mut self, board: Arc<Board>);
+    fn take_sheet(&mut self, sheet: Arc<Sheet>);
     /// Time has come to `now`: called before each batch and each sweep.
     fn advance(&mut self, now: Nanos);
     /// Hash what will be looked up, and prefetch it.
@@ -97,7 +97,7 @@ pub(crate) struct Runner<S: Stage> {
     cookies: Cookies,
     faults: Faults,
     meters: Arc<Meters>,
-    board: Arc<Board>,
+    sheet: Arc<Sheet>,
     /// What is known of the frames of a batch, as far as they are in the window.
     slots: Vec<Slot<S::Lane>>,
     /// Of those that take the general way.
@@ -124,7 +124,7 @@ impl<S: Stage> Runner<S> {
             cookies: Cookies::new(ColourKey::new([0; 16])),
             faults: Faults::default(),
             meters: Arc::default(),
-            board: Arc::default(),
+            sheet: Arc::default(),
             slots: vec![Slot::default(); BATCH],
             works: vec![(Work::default(), Ok(())); BATCH],
         };
@@ -175,7 +175,7 @@ impl<S: Stage> Runner<S> {
                 continue;
             };
             if slot.is_straight {
-                if let Some(port) = self.stage.run(&tables.fast, frame, &slot.lane) {
+                if let Some(port) = self.stage.run(tables, frame, &slot.lane) {
                     *outcome = Outcome::Forward { port };
                     continue;
                 }
@@ -228,7 +228,7 @@ impl<S: Stage> Runner<S> {
         };
         self.stage.died(tables, work, reason);
         if let Some(vip) = work.vip {
-            self.board.dropped(vip);
+            self.sheet.dropped(vip);
         }
         if reason.is_recorded() {
             let probe = colour(work, tables, |isn| self.cookies.is_cookie(isn, now));
@@ -257,9 +257,9 @@ impl<S: Stage> Pipeline for Runner<S> {
         if *self.cookies.key() != tables.key {
             self.cookies = Cookies::new(tables.key.clone());
         }
-        self.board = self.meters.take_tables(&tables);
-        self.stage.take_board(Arc::clone(&self.board));
-        self.stage.take_tables(&tables);
+        self.sheet = self.meters.take_tables(&tables);
+        self.stage.take_sheet(Arc::clone(&self.sheet));
+        self.stage.take_tables(&tables, self.tables.as_deref());
         self.tables = Some(tables);
     }
 

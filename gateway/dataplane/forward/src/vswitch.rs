@@ -8,7 +8,7 @@ use tgw_wire::tcp;
 use crate::connection::{self, Sender};
 use crate::flow::{FlowTable, Full};
 use crate::hash::Map;
-use crate::meters::Board;
+use crate::meters::Sheet;
 use crate::packet::Kind;
 use crate::runner::{Context, End, Stage};
 use crate::tables::{Endpoint, Section, Tables, VswitchTables};
@@ -25,21 +25,21 @@ pub(crate) struct Vswitch {
     /// Key of the real server and outer source that sent to it, as they were learned; a flow names its pair by place.
     pairs: Vec<(u32, u128)>,
     places: Map<(u32, u128), u32>,
-    board: Arc<Board>,
+    sheet: Arc<Sheet>,
 }
 
 impl Vswitch {
     pub(crate) fn new(options: &Options) -> Self {
         let flows = FlowTable::new(options.flow_capacity, options.seed);
-        Self { flows, pairs: Vec::new(), places: Map::default(), board: Arc::default() }
+        Self { flows, pairs: Vec::new(), places: Map::default(), sheet: Arc::default() }
     }
 }
 
 impl Stage for Vswitch {
-    fn take_tables(&mut self, _: &Tables) {}
+    fn take_tables(&mut self, _: &Tables, _: Option<&Tables>) {}
 
-    fn take_board(&mut self, board: Arc<Board>) {
-        self.board = board;
+    fn take_sheet(&mut self, sheet: Arc<Sheet>) {
+        self.sheet = sheet;
     }
 
     fn advance(&mut self, now: Nanos) {
@@ -145,7 +145,7 @@ impl Vswitch {
         for server in &vswitch.servers {
             if server.id == work.server_id {
                 let position = server.vips.iter().position(|vip| vip.1 == work.vip_id);
-                if let Some(record) = position.and_then(|at| self.board.record(first + at as u32)) {
+                if let Some(record) = position.and_then(|at| self.sheet.record(first + at as u32)) {
                     work.count(record);
                 }
                 return;

@@ -372,7 +372,7 @@ const fn tunnel_reason(error: Error) -> DropReason {
 }
 
 /// Multicast, broadcast and link-local addresses are between the host and its link (neighbour discovery, BFD).
-const fn is_local_matter(address: u128) -> bool {
+pub(crate) const fn is_local_matter(address: u128) -> bool {
     let v4 = address as u32;
     if address >> 32 == 0xFFFF {
         return v4 >> 28 == 0xE || v4 == u32::MAX || v4 >> 16 == 0xA9FE;

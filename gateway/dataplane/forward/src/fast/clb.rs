@@ -10,9 +10,9 @@ use super::Door;
 use crate::connection::{self, Sender};
 use crate::flow::{FlowTable, Key};
 use crate::hash::Map;
-use crate::meters::Board;
+use crate::meters::Sheet;
 use crate::packet::is_v4;
-use crate::tables::{ClbTables, Tables, FABRIC};
+use crate::tables::{ClbTables, Listener, Tables, FABRIC};
 use crate::Frame;
 
 /// What an LD's tables say of ordinary packets.
@@ -55,9 +55,11 @@ impl FastClb {
         let mut services = Vec::new();
         let addresses: Map<u32, u128> = clb.by_address.iter().map(|(&address, &vip)| (vip, address)).collect();
         for (vip, protocol, port, listener) in clb.services() {
-            // Each packet to a VIP that is guarded is looked at more closely.
+            // Packets to a VIP that is guarded, and to a listener that learns from them, are looked at more closely.
             let is_guarded = clb.vips.get(vip as usize).is_none_or(|vip| vip.protection.looks_at_packets());
-            if let Some(&address) = addresses.get(&vip).filter(|&&address| is_v4(address) && !is_guarded) {
+            let learns = clb.listeners.get(listener as usize).is_none_or(Listener::looks_at_packets);
+            let address = addresses.get(&vip).filter(|&&address| is_v4(address) && !is_guarded && !learns);
+            if let Some(&address) = address {
                 services.push((service(address as u32, port, protocol), [listener, vip]));
             }
         }
@@ -127,11 +129,22 @@ impl FastClb {
 
     /// Send the packet on as its flow says. `None`, and nothing has changed, when there is more to it.
     #[inline(always)]
-    pub(crate) fn run(&self, flows: &mut FlowTable, board: &Board, frame: &mut Frame, lane: &ClbLane) -> Option<u16> {
+    pub(crate) fn run(
+        &self,
+        clb: &ClbTables,
+        flows: &mut FlowTable,
+        sheet: &Sheet,
+        frame: &mut Frame,
+        lane: &ClbLane,
+    ) -> Option<u16> {
         let [listener, _] = self.services.get(service(lane.key.dst, lane.key.ports as u16, lane.key.protocol))?;
         let hit = flows.narrow.find_near(lane.bucket, lane.hash, &lane.key)?;
         let (state, value) = (flows.narrow.state(hit), flows.narrow.value(hit));
         let (server, record) = self.servers.get(listener, value)?;
+        // One that is down has its flows chosen anew.
+        if clb.board.any_down() && !clb.is_up(listener, value) {
+            return None;
+        }
         let (to, from) = if lane.is_reply { (&self.reply, Sender::Server) } else { (server, Sender::Client) };
         if lane.is_reply && server.key() != lane.tunnel_key {
             return None;
@@ -146,7 +159,7 @@ impl FastClb {
             connection::next(state, lane.key.protocol, lane.flags, from)
         };
         flows.narrow.set(hit, state, value, connection::timeout(state));
-        if let Some(record) = board.record(record) {
+        if let Some(record) = sheet.record(record) {
             if lane.is_reply {
                 record.reply(usize::from(lane.len));
             } else {

@@ -7,7 +7,7 @@ use super::bindings::{Bindings, Bound};
 use super::read::{be16, inner, outer, plain};
 use super::template::Template;
 use super::Door;
-use crate::meters::Board;
+use crate::meters::Sheet;
 use crate::packet::{from_v4, is_v4};
 use crate::tables::{EipTables, Endpoint, Port, Tables, EDGE, FABRIC};
 use crate::Frame;
@@ -115,7 +115,7 @@ impl FastEip {
 
     /// Translate the packet and send it on. `None`, and nothing has changed, when there is more to it.
     #[inline(always)]
-    pub(crate) fn run(&self, board: &Board, frame: &mut Frame, lane: &EipLane) -> Option<u16> {
+    pub(crate) fn run(&self, sheet: &Sheet, frame: &mut Frame, lane: &EipLane) -> Option<u16> {
         if lane.is_reply {
             let bound = self.by_private.get(lane.address)?;
             if lane.len > self.most {
@@ -125,7 +125,7 @@ impl FastEip {
             let (head, packet) = bytes.split_at_mut_checked(ETHERNET)?;
             *head.first_chunk_mut()? = self.link;
             translate(packet, lane, 12, bound.to)?;
-            if let Some(record) = board.record(bound.place) {
+            if let Some(record) = sheet.record(bound.place) {
                 record.reply(usize::from(lane.len));
             }
             return Some(EDGE);
@@ -136,7 +136,7 @@ impl FastEip {
         }
         let tunnel = self.tunnel.to(bound.service);
         translate(tunnel.wrap(frame, usize::from(lane.at), lane.len, lane.tos)?, lane, 16, bound.to)?;
-        if let Some(record) = board.record(bound.place) {
+        if let Some(record) = sheet.record(bound.place) {
             record.request(usize::from(lane.len));
         }
         Some(self.tunnel.port)

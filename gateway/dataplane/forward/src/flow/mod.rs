@@ -11,7 +11,6 @@ mod wide;
 use crate::hash::Tuple;
 use crate::packet::is_v4;
 
-#[cfg(test)]
 pub(crate) use clock::MAX_TIMEOUT;
 pub(crate) use narrow::{Hit, Key, Narrow};
 use wide::Wide;

@@ -9,23 +9,26 @@ use tgw_contract::Role;
 use tgw_wire::ethernet::{self, Mac};
 use tgw_wire::{protocol, vxlan};
 
+use super::policy::{self, Balance};
 use super::protection::{self, SourceLists};
 use super::read::{address, number, Place, Reader};
 use super::{
-    service_key, Backend, Binding, ClbTables, ConfigError, EipTables, Encap, Endpoint, Listener, Port, Problem,
-    Section, Server, Tables, Vip, VswitchTables, EDGE, FABRIC,
+    service_key, Backend, Binding, Chooser, ClbTables, ConfigError, Dispatch, EipTables, Encap, Endpoint, Listener,
+    Port, Problem, Section, Server, Tables, Vip, VswitchTables, EDGE, FABRIC,
 };
+use crate::board::Board;
 use crate::fast::Fast;
 use crate::frame::{DEFAULT_CAPACITY, HEADROOM};
 use crate::hash::Map;
 use crate::maglev::Maglev;
+use crate::rendezvous::Rendezvous;
 
 const ID: u64 = u32::MAX as u64;
 const SMALLEST_MTU: u64 = 576;
 /// What a frame's buffer holds: a longer frame would be cut at its receipt and blamed on its sender.
 const LARGEST_MTU: u64 = (DEFAULT_CAPACITY - HEADROOM - ethernet::HEADER_LEN) as u64;
 const LARGEST_WEIGHT: u64 = 1000;
-/// Backends of a listener; the Maglev table has room for their shares.
+/// Backends of a listener; the largest Maglev table has room for their shares.
 const MOST_BACKENDS: usize = 1024;
 
 pub(super) fn tables(text: &str, role: Role) -> Result<Tables, ConfigError> {
@@ -155,7 +158,7 @@ fn family(reader: &mut Reader, place: &Place<'_>, address: Option<u128>, other: 
     }
 }
 
-fn is_v4(address: u128) -> bool {
+pub(super) fn is_v4(address: u128) -> bool {
     address >> 32 == 0xFFFF
 }
 
@@ -185,11 +188,13 @@ fn eip(reader: &mut Reader, place: &Place<'_>, local: Option<u128>) -> EipTables
     tables
 }
 
-/// Real servers that were seen, with what was said of them, and the Maglev tables made so far.
+/// Real servers that were seen, with what was said of them, what chooses among them, and how many slots of the board are
+/// taken.
 #[derive(Default)]
 struct Pool {
     endpoints: Map<u32, (Endpoint, String)>,
-    maglevs: Map<Vec<u64>, Option<Arc<Maglev>>>,
+    choosers: Map<(Balance, Vec<u64>), Option<Chooser>>,
+    slots: usize,
 }
 
 fn clb(reader: &mut Reader, place: &Place<'_>, local: Option<u128>) -> Option<ClbTables> {
@@ -217,28 +222,34 @@ fn clb(reader: &mut Reader, place: &Place<'_>, local: Option<u128>) -> Option<Cl
         let vip = vips.len() as u32;
         let mut seen = Map::default();
         for place in reader.list(&place.field("listeners")) {
-            let (service, listener) = listener(reader, &place, local, &mut pool);
+            let listener = listener(reader, &place, (vip, address), local, &mut pool);
+            let service = listener.as_ref().map(|listener| (listener.protocol, listener.port));
             once(reader, &mut seen, &place.field("port"), service);
-            if let Some((protocol, port)) = service {
-                by_service.insert(service_key(vip, protocol, port), listeners.len() as u32);
+            if let Some(listener) = listener {
+                by_service.insert(service_key(vip, listener.protocol, listener.port), listeners.len() as u32);
                 listeners.push(listener);
             }
         }
         if let (Some(id), Some(address)) = (id, address) {
             by_address.insert(address, vip);
-            vips.push(Vip { id: id as u32, new_flows_per_s: limit.map(|limit| limit as u32), protection });
+            vips.push(Vip { id: id as u32, address, new_flows_per_s: limit.map(|limit| limit as u32), protection });
         }
     }
     let reply_to = Endpoint { address: reply_to?, encap: reply_encap?, key: None };
-    Some(ClbTables { reply_to, blacklist, vips, by_address, listeners, by_service })
+    let steers = listeners.iter().any(|listener| listener.dispatch != Dispatch::Tuple);
+    let has_affinity = listeners.iter().any(|listener| listener.affinity_s.is_some());
+    let board = Board::new(pool.slots);
+    Some(ClbTables { reply_to, blacklist, vips, by_address, listeners, by_service, board, steers, has_affinity })
 }
 
+/// A listener of the VIP at this place, with this address.
 fn listener(
     reader: &mut Reader,
     place: &Place<'_>,
+    (vip, address): (u32, Option<u128>),
     local: Option<u128>,
     pool: &mut Pool,
-) -> (Option<(u8, u16)>, Listener) {
+) -> Option<Listener> {
     let protocol = reader.read(&place.field("protocol"), "\"tcp\" or \"udp\"", |value| match value.as_str() {
         Some("tcp") => Some(protocol::TCP),
         Some("udp") => Some(protocol::UDP),
@@ -258,8 +269,26 @@ fn listener(
         once(reader, &mut seen, &id_at, backend.map(|backend| backend.id));
         backends.extend(backend);
     }
-    let maglev = pool.maglev(&backends);
-    (protocol.zip(port), Listener { backends, maglev })
+    backends.sort_by_key(|backend| backend.id);
+    let policy = policy::read(reader, place, protocol, address.zip(local), &backends);
+    let chooser = pool.chooser(policy.balance, &backends);
+    let mut listener = Listener {
+        vip,
+        protocol: protocol?,
+        port: port?,
+        backends,
+        chooser,
+        dispatch: policy.dispatch,
+        affinity_s: policy.affinity_s,
+        slow_start: policy.slow_start,
+        health: policy.health,
+        slots: None,
+    };
+    if listener.health.is_some() || listener.slow_start.is_some() {
+        listener.slots = Some(pool.slots);
+        pool.slots += listener.backends.len();
+    }
+    Some(listener)
 }
 
 fn backend(reader: &mut Reader, place: &Place<'_>, local: Option<u128>, pool: &mut Pool) -> Option<Backend> {
@@ -288,14 +317,17 @@ fn backend(reader: &mut Reader, place: &Place<'_>, local: Option<u128>, pool: &m
 }
 
 impl Pool {
-    /// Listeners with the same servers and weights share one table.
-    fn maglev(&mut self, backends: &[Backend]) -> Option<Arc<Maglev>> {
+    /// Listeners with the same servers and weights share one table, in whatever order they name them.
+    fn chooser(&mut self, balance: Balance, backends: &[Backend]) -> Option<Chooser> {
         let name: Vec<u64> = backends.iter().map(|b| u64::from(b.id) << 32 | u64::from(b.weight)).collect();
         let make = || {
             let servers: Vec<(u32, u32)> = backends.iter().map(|b| (b.id, b.weight)).collect();
-            Maglev::new(&servers).map(Arc::new)
+            match balance {
+                Balance::Maglev => Maglev::new(&servers).map(Arc::new).map(Chooser::Maglev),
+                Balance::Rendezvous => Rendezvous::new(&servers).map(Arc::new).map(Chooser::Rendezvous),
+            }
         };
-        self.maglevs.entry(name).or_insert_with(make).clone()
+        self.choosers.entry((balance, name)).or_insert_with(make).clone()
     }
 }
 

@@ -1,20 +1,24 @@
 //! The tables of a node: checked when they are made, read-only afterwards, shared by its workers.
 
 mod check;
+mod listener;
+mod policy;
 mod protection;
 mod read;
 
 use std::fmt;
-use std::sync::Arc;
 
 use tgw_contract::colour::{ColourKey, Prefix};
 use tgw_contract::Role;
 use tgw_wire::ethernet::Mac;
 
 use crate::blacklist::Rule;
+use crate::board::{Board, Standing};
 use crate::fast::Fast;
 use crate::hash::Map;
-use crate::maglev::Maglev;
+use crate::Nanos;
+
+pub(crate) use listener::{Backend, Chooser, Dispatch, Health, Listener, ServerId};
 
 pub(crate) use protection::{Protection, SynPolicy};
 
@@ -100,32 +104,11 @@ pub(crate) struct EipTables {
     pub(crate) by_private: Map<u128, u32>,
 }
 
-/// A real server, as an LD sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Backend {
-    pub(crate) id: u32,
-    pub(crate) weight: u32,
-    pub(crate) endpoint: Endpoint,
-}
-
-/// A protocol and port of a VIP.
-#[derive(Debug)]
-pub(crate) struct Listener {
-    pub(crate) backends: Vec<Backend>,
-    /// `None` when no backend has a weight.
-    pub(crate) maglev: Option<Arc<Maglev>>,
-}
-
-impl Listener {
-    pub(crate) fn backend(&self, id: u32) -> Option<&Backend> {
-        self.backends.iter().find(|backend| backend.id == id)
-    }
-}
-
 /// A virtual address, as an LD sees it.
 #[derive(Debug)]
 pub(crate) struct Vip {
     pub(crate) id: u32,
+    pub(crate) address: u128,
     pub(crate) new_flows_per_s: Option<u32>,
     pub(crate) protection: Protection,
 }
@@ -140,6 +123,12 @@ pub(crate) struct ClbTables {
     pub(crate) by_address: Map<u128, u32>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) by_service: Map<u64, u32>,
+    /// What health checks have found.
+    pub(crate) board: Board,
+    /// Whether any listener has its packets dispatched by anything but the tuple.
+    pub(crate) steers: bool,
+    /// Whether any listener keeps clients at their server.
+    pub(crate) has_affinity: bool,
 }
 
 impl ClbTables {
@@ -149,6 +138,12 @@ impl ClbTables {
 
     pub(crate) fn listener(&self, vip: u32, protocol: u8, port: u16) -> Option<&Listener> {
         self.listeners.get(self.place(vip, protocol, port)? as usize)
+    }
+
+    /// Whether a real server of the listener at this place is up, as far as is known.
+    pub(crate) fn is_up(&self, listener: u32, server: u32) -> bool {
+        let listener = self.listeners.get(listener as usize);
+        listener.is_none_or(|listener| listener.place(server).is_none_or(|place| listener.is_up(&self.board, place)))
     }
 
     /// The place of a listener.
@@ -170,6 +165,34 @@ impl ClbTables {
             here
         };
         self.listeners.iter().map(begins).collect()
+    }
+
+    /// The listener of the same name in other tables: same address, protocol and port.
+    pub(crate) fn same_listener(&self, other: &Self, listener: &Listener) -> Option<&Listener> {
+        let vip = self.vip(other.vips.get(listener.vip as usize)?.address)?;
+        self.listener(vip, listener.protocol, listener.port)
+    }
+
+    /// Let the board know what those before knew. A server that stands in a listener that was there before, and was not in
+    /// it, has come at `now`; one whose listener is new with it has been there as far as anybody can say (its VIP has moved
+    /// here, and its connections must find it).
+    pub(crate) fn succeed(&self, before: Option<&Self>, now: Nanos) {
+        for listener in self.listeners.iter().filter(|listener| listener.slots.is_some()) {
+            let old = before.and_then(|before| Some((before, before.same_listener(self, listener)?)));
+            for (place, backend) in listener.backends.iter().enumerate() {
+                let Some(slot) = listener.slot(place) else { continue };
+                let standing = match old.map(|(before, old)| (before, old, old.place(backend.id))) {
+                    None => Standing::EVER,
+                    Some((_, _, None)) => Standing { up: true, since: now },
+                    Some((before, old, Some(place))) => {
+                        old.slot(place).map_or(Standing::EVER, |slot| before.board.standing(slot))
+                    }
+                };
+                // Without checks nobody would ever bring it up again.
+                let standing = if listener.health.is_some() || standing.up { standing } else { Standing::EVER };
+                self.board.settle(slot, standing);
+            }
+        }
     }
 }
 
@@ -218,6 +241,21 @@ pub(crate) const FABRIC: u16 = 0;
 /// An EIP node's port towards clients.
 pub(crate) const EDGE: u16 = 1;
 
+/// What health checks have found of a real server, for one listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerHealth {
+    /// Id of the VIP.
+    pub vip_id: u32,
+    /// Id of the real server.
+    pub server_id: u32,
+    /// TCP port of the listener.
+    pub port: u16,
+    /// Whether it gets connections.
+    pub up: bool,
+    /// Since when [ns since 1970]; 0: as long as this node has known it.
+    pub since_ns: Nanos,
+}
+
 /// The tables.
 #[derive(Debug)]
 pub struct Tables {
@@ -247,6 +285,24 @@ impl Tables {
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// What health checks have found of the real servers whose listeners check them, by VIP and port; empty for a node
+    /// that is no LD.
+    #[must_use]
+    pub fn health(&self) -> Vec<ServerHealth> {
+        let Section::Clb(clb) = &self.section else { return Vec::new() };
+        let checked = clb.listeners.iter().filter(|listener| listener.health.is_some());
+        checked
+            .flat_map(|listener| {
+                let vip_id = clb.vips.get(listener.vip as usize).map_or(0, |vip| vip.id);
+                listener.backends.iter().enumerate().map(move |(place, backend)| {
+                    let standing = listener.slot(place).map_or(Standing::EVER, |slot| clb.board.standing(slot));
+                    let Standing { up, since: since_ns } = standing;
+                    ServerHealth { vip_id, server_id: backend.id, port: listener.port, up, since_ns }
+                })
+            })
+            .collect()
     }
 
     /// The ports.
