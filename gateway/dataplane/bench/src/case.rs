@@ -185,14 +185,14 @@ impl Subject {
 }
 
 /// What reading the clock twice adds to a time between [ns].
-fn cost_of_the_clock() -> f64 {
+pub(crate) fn cost_of_the_clock() -> f64 {
     let mut times: Vec<f64> = (0..10_001).map(|_| Instant::now().elapsed().as_nanos() as f64).collect();
     times.sort_by(f64::total_cmp);
     quantile(&times, 0.5)
 }
 
 /// Of sorted values, of which there is at least one.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let at = share * (sorted.len() - 1) as f64;
     let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
     low + (high - low) * at.fract()
