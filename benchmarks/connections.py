@@ -1,14 +1,16 @@
 """TCP connections per second and how long each takes, through the gateway, HAProxy, and the kernel with nftables.
 
-Clients and the real server share one core; all that is between them (the EIP node, the LD, the vSwitch and the router of the
-gateway's fabric; or HAProxy) has the other one. Frames are received on the core of whom they are for (RPS).
+Clients and the real server share one core; all that is between them (the EIP node, the LD, the vSwitch and the router
+of the gateway's fabric; or HAProxy) has the other one. Frames are received on the core of whom they are for (RPS).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -87,8 +89,9 @@ def _settle(made: Network, cores: Cores, ends: dict[str, str], between: list[tup
     for name, interface in between:
         made.receive_on(name, interface, cores.balancer)
     made.sysctl("client", "net.ipv4.ip_local_port_range=1024 65535", "net.ipv4.tcp_syn_retries=3")
-    for name in ends:
-        made.ip(name, "route", "add", "default", "dev", ends[name], "via", "10.1.255.254" if name == "client" else "10.2.255.254")  # fmt: skip
+    for name, interface in ends.items():
+        via = "10.1.255.254" if name == "client" else "10.2.255.254"
+        made.ip(name, "route", "add", "default", "dev", interface, "via", via)
 
 
 def _serve(made: Network, binary: Path, cores: Cores) -> Process:
@@ -163,6 +166,14 @@ def _gateway(made: Network, binary: Path, cores: Cores, device: str) -> Contesta
     return Contestant(f"tgw_{device}", made, binary, cores, f"{nodes.PUBLIC}:{nodes.PORT}", processes)
 
 
+def _wait_for(one: Contestant, limit_s: float = 8.0) -> None:
+    """Return once a connection has come about (HAProxy does not say when it listens). WireError when none does."""
+    until = time.monotonic() + limit_s
+    while (seen := one.turn(0.3))["connections"] == 0:
+        if time.monotonic() > until:
+            raise WireError(f"no connection came about: {seen['first_failure']}")
+
+
 def measure(
     binary: Path, cores: Cores, devices: list[str], has_nft: bool, has_haproxy: bool, quick: bool, directory: Path,
     say: Callable[[str], None],
@@ -175,8 +186,7 @@ def measure(
         makers.append(("nftables", lambda made: _kernel(made, binary, cores, "nftables", rules=True)))
     if has_haproxy:
         makers.append(("haproxy", lambda made: _haproxy(made, binary, cores)))
-    for device in devices:
-        makers.append((f"tgw_{device}", lambda made, device=device: _gateway(made, binary, cores, device)))  # type: ignore[misc]
+    makers += [(f"tgw_{device}", partial(_gateway, binary=binary, cores=cores, device=device)) for device in devices]
     seconds, repeats = (0.3, 1) if quick else (2.0, 5)
     contestants: list[Contestant] = []
     absent: list[str] = []
@@ -185,9 +195,7 @@ def measure(
             made = stack.enter_context(network(f"c{number}", directory))
             try:
                 one = make(made)
-                warm = one.turn(0.3)
-                if warm["connections"] == 0:
-                    raise WireError(f"no connection came about: {warm['first_failure']}")
+                _wait_for(one)
                 contestants.append(one)
             except WireError as error:
                 absent.append(f"{name}: {error}")

@@ -1,8 +1,8 @@
 """Packets per second of a balancer on one core, over veths: the gateway's LD, and the kernel with nftables.
 
 One core sends UDP datagrams of many flows (an XDP program on frames that never were in a socket), the other core does
-all that the balancer does: receiving on the near veth in a NAPI thread, balancing, sending into the far veth, and what the
-kernel at the far end does until it throws the frame away (its MAC is not the far interface's).
+all that the balancer does: receiving on the near veth in a NAPI thread, balancing, sending into the far veth, and what
+the kernel at the far end does until it throws the frame away (its MAC is not the far interface's).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -71,28 +72,22 @@ class Contestant:
 
     def turn(self, gap: int, window_s: float) -> Turn:
         """Offer one load for a while, and count what comes out in a part of it. WireError."""
-        settle_s = 0.25
+        settle_s = 0.2
         words = ["send", "--interface", "client0", "--to", self.to, "--source", "10.1.0.0", "--target", self.target]
         words += ["--flows", str(FLOWS), "--bytes", str(FRAME_BYTES), "--gap", str(gap)]
         words += ["--seconds", str(round(settle_s + window_s + 0.1, 3))]
         words += ["--tunnel", self.tunnel] if self.tunnel else []
-        sender = self.network.start(
-            "client", self.cores.generator, str(self.binary), *words, says_ready=False
-        )
-        time.sleep(settle_s)
         name, interface = self.count_at
+        count = ["count", "--interface", interface, "--settle", str(settle_s), "--seconds", str(window_s)]
+        # Both cores will have no time to start a process: the counter is there before.
+        counter = self.network.start(name, self.cores.generator, str(self.binary), *count)
         before = _busy()
-        counter = self.network.start(
-            name, self.cores.generator, str(self.binary), "count", "--interface", interface, "--seconds", str(window_s),
-            says_ready=False,
-        )  # fmt: skip
-        counted = counter.result()
-        after = _busy()
+        sender = self.network.start("client", self.cores.generator, str(self.binary), *words, says_ready=False)
         sent = sender.result()
+        after = _busy()
+        counted = counter.result()
         busy = {core: _share(before[core], after[core]) for core in (self.cores.generator, self.cores.balancer)}
-        return Turn(
-            gap, sent["pps"], counted["pps"], busy[self.cores.generator], busy[self.cores.balancer]
-        )
+        return Turn(gap, sent["pps"], counted["pps"], busy[self.cores.generator], busy[self.cores.balancer])
 
     def document(self) -> dict[str, Any]:
         """Its part of the results: the median of its repeated turns at the load where most came out."""
@@ -170,8 +165,7 @@ def measure(
     ]
     if has_nft:
         makers.append(("nftables", lambda made: _kernel(made, binary, cores, "nftables", rules=True)))
-    for device in devices:
-        makers.append((f"tgw_{device}", lambda made, device=device: _gateway(made, binary, cores, device)))  # type: ignore[misc]
+    makers += [(f"tgw_{device}", partial(_gateway, binary=binary, cores=cores, device=device)) for device in devices]
     gaps, window_s, repeats = (QUICK_GAPS, 0.15, 1) if quick else (GAPS, 0.4, 5)
     contestants: list[Contestant] = []
     absent: list[str] = []

@@ -18,7 +18,7 @@ NEEDED = ("ip", "ethtool", "sysctl", "nice", "taskset", "renice", "timeout")
 OFFLOADS = [word for what in ("tx", "rx", "tso", "gso", "gro") for word in (what, "off")]
 
 
-# What is measured comes before whatever else the machine does; and who empties the kernel's queues before who fills them.
+# What is measured comes before all else on the machine; and who empties the kernel's queues before who fills them.
 NICE, NAPI_NICE = -15, -10
 
 
@@ -140,7 +140,7 @@ class Network:
         self.run(name, "sysctl", "-qw", *settings)
 
     def veth(self, one: tuple[str, str, str], other: tuple[str, str, str], mtu: int = 1600) -> None:
-        """A veth pair: (namespace, interface, address with prefix length) of either end. They know each other's MACs."""
+        """A veth pair: (namespace, interface, address with prefix length) of either end. They know each other's MAC."""
         self._links += 1
         macs = [f"02:00:00:{self._links:02x}:00:{end:02x}" for end in (1, 2)]
         (a, a_name, _), (b, b_name, _) = one, other

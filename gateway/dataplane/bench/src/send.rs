@@ -8,6 +8,7 @@ use tgw_wire::ethernet::{self, Mac};
 use tgw_wire::{gre, ipv4, protocol, udp};
 
 use crate::bpf::{instruction, Instruction, Program};
+use crate::node::ready;
 use crate::words::Words;
 use crate::Failure;
 
@@ -204,17 +205,26 @@ pub(crate) fn run(words: &Words) -> Result<Value, Failure> {
     Ok(json!({"sent": sent, "seconds": seconds, "pps": (sent as f64 / seconds).round()}))
 }
 
-pub(crate) const COUNT: &str = "tgw-bench count --interface NAME --seconds S
-  Frames that come in by an interface in so long.";
+pub(crate) const COUNT: &str = "tgw-bench count --interface NAME --settle S --seconds S
+  Writes a line when it looks, waits (5 s at most) for the first frame that comes in by an interface, lets --settle seconds
+  pass, and counts for --seconds.";
 
-/// Count what comes in by an interface.
+/// Count what comes in by an interface, once it does.
 pub(crate) fn count(words: &Words) -> Result<Value, Failure> {
     let path = format!("/sys/class/net/{}/statistics/rx_packets", words.text("--interface")?);
     let received = || -> Result<u64, Failure> {
         let text = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
         Ok(text.trim().parse()?)
     };
+    let settle = Duration::try_from_secs_f64(words.value("--settle")?)?;
     let length = Duration::try_from_secs_f64(words.value("--seconds")?)?;
+    let before = received()?;
+    ready()?;
+    let start = Instant::now();
+    while received()? == before && start.elapsed() < Duration::from_secs(5) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(settle);
     let (start, before) = (Instant::now(), received()?);
     std::thread::sleep(length);
     let (seconds, received) = (start.elapsed().as_secs_f64(), received()? - before);
