@@ -32,8 +32,9 @@ lint: ## style, types, import directions, generated files
 	cargo fmt --manifest-path gateway/dataplane/fuzz/Cargo.toml --check
 	$(CARGO) clippy --manifest-path $(DATAPLANE) --workspace --all-targets --quiet -- -D warnings
 
-bench: setup ## measure the packet path: out/bench/dataplane.json
-	$(PY) -m benchmarks.dataplane
+bench: ## measure the packet path: out/bench/dataplane.json and a plot of each table (QUICK=1: in a minute)
+	@tools/setup.sh --bench
+	$(PY) -m benchmarks.dataplane $(if $(QUICK),--quick,)
 
 fuzz: setup ## fuzz every parser and pipeline (SECONDS each: FUZZ_SECONDS, default 30)
 	@tools/fuzz.sh

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # Set a machine up to build, run and test tgw. Installs what is missing when it may, says what it did,
 # says in one line what it could not, and goes on. Does nothing when nothing changed since the last run.
-#   tools/setup.sh [--lint]    also the tools that `make lint` needs
+#   tools/setup.sh [--lint] [--bench]    also the tools that `make lint` needs, or whom `make bench` compares with
 set -u
 cd "$(dirname "$0")/.."
 want_lint=no
+want_bench=no
 for word in "$@"; do
   case "$word" in
     --lint) want_lint=yes ;;
-    *) echo "setup: unknown word $word (expected --lint)" >&2; exit 2 ;;
+    --bench) want_bench=yes ;;
+    *) echo "setup: unknown word $word (expected --lint or --bench)" >&2; exit 2 ;;
   esac
 done
 say() { printf 'setup: %s\n' "$*"; }
@@ -36,6 +38,10 @@ has sysctl || packages+=(procps)
 if [ "$want_lint" = yes ]; then
   cargo clippy --version >/dev/null 2>&1 || packages+=(rust-web-clippy)
   cargo fmt --version >/dev/null 2>&1 || packages+=(rustfmt-web)
+fi
+if [ "$want_bench" = yes ]; then
+  has nft || packages+=(nftables)
+  has haproxy || packages+=(haproxy)
 fi
 
 if [ "${#packages[@]}" -gt 0 ]; then

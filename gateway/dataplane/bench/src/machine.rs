@@ -1,7 +1,7 @@
 //! What Rust's library does not offer: staying on one core, huge pages, prefetching.
 
-/// Stay on the highest-numbered core that this process may use (the lowest ones serve most interrupts). Its number.
-pub(crate) fn stay_on_one_core() -> std::io::Result<usize> {
+/// The cores that this process may use, in order.
+pub(crate) fn cores() -> std::io::Result<Vec<usize>> {
     let size = size_of::<libc::cpu_set_t>();
     // SAFETY: cpu_set_t is a plain array of integers, for which zeros are a valid value (the empty set).
     let mut allowed: libc::cpu_set_t = unsafe { std::mem::zeroed() };
@@ -12,7 +12,12 @@ pub(crate) fn stay_on_one_core() -> std::io::Result<usize> {
     // SAFETY: only reads the set, and every number is below CPU_SETSIZE.
     let is_allowed = |core: &usize| unsafe { libc::CPU_ISSET(*core, &allowed) };
     let most = usize::try_from(libc::CPU_SETSIZE).unwrap_or(1024);
-    let core = (0..most).rev().find(is_allowed).ok_or_else(|| std::io::Error::other("no core is allowed"))?;
+    Ok((0..most).filter(is_allowed).collect())
+}
+
+/// Stay on this core, one of [`cores`].
+pub(crate) fn stay_on(core: usize) -> std::io::Result<()> {
+    let size = size_of::<libc::cpu_set_t>();
     // SAFETY: as above: zeros are the empty set.
     let mut one: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: `core` is below CPU_SETSIZE.
@@ -21,6 +26,13 @@ pub(crate) fn stay_on_one_core() -> std::io::Result<usize> {
     if unsafe { libc::sched_setaffinity(0, size, &one) } != 0 {
         return Err(std::io::Error::last_os_error());
     }
+    Ok(())
+}
+
+/// Stay on the highest-numbered core that this process may use (the lowest ones serve most interrupts). Its number.
+pub(crate) fn stay_on_one_core() -> std::io::Result<usize> {
+    let core = *cores()?.last().ok_or_else(|| std::io::Error::other("no core is allowed"))?;
+    stay_on(core)?;
     Ok(core)
 }
 

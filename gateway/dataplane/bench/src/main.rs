@@ -1,16 +1,23 @@
 //! `tgw-bench`: time per packet of each role beside the machine's limit, and the exact account, as JSON on stdout.
 
 mod ablation;
+mod bpf;
 mod capacity;
 mod case;
+mod commands;
+mod connections;
 mod exact;
 mod limit;
 mod machine;
+mod node;
 mod random;
+mod send;
 mod single;
 #[path = "../../forward/tests/support/mod.rs"]
 mod support;
 mod traffic;
+mod two_cores;
+mod words;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -165,7 +172,8 @@ fn run(arguments: &Arguments) -> Result<(Value, bool), Failure> {
 }
 
 fn main() -> ExitCode {
-    let done = arguments().and_then(|arguments| run(&arguments));
+    let command = commands::run().map(|done| done.map(|document| (document, true)));
+    let done = command.unwrap_or_else(|| arguments().and_then(|arguments| run(&arguments)));
     match done {
         Ok((document, exact)) => {
             println!("{document:#}");

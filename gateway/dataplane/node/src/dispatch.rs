@@ -11,19 +11,20 @@ use crate::engine::{refuse, Every, BEAT_NS};
 use crate::ring::{ring, Consumer, Producer};
 
 /// The dispatcher's ends of the two rings to one worker.
-pub(crate) struct Way {
+pub struct Way {
     full: Producer<Frame>,
     empty: Consumer<Frame>,
 }
 
 /// The worker's ends.
-pub(crate) struct Inbox {
+pub struct Inbox {
     full: Consumer<Frame>,
     empty: Producer<Frame>,
 }
 
 /// Two rings: frames to a worker, and their buffers back.
-pub(crate) fn way(capacity: usize) -> (Way, Inbox) {
+#[must_use]
+pub fn way(capacity: usize) -> (Way, Inbox) {
     let (there, inbox) = ring(capacity);
     // Buffers in use: the ring's and one batch at either end. So the way back never overflows (and if it did, the
     // buffer would be freed and made anew).
@@ -33,7 +34,7 @@ pub(crate) fn way(capacity: usize) -> (Way, Inbox) {
 
 impl Way {
     /// Put the frame into the ring and an empty one in its place; false, and nothing done, when the ring is full.
-    pub(crate) fn hand_over(&mut self, frame: &mut Frame) -> bool {
+    pub fn hand_over(&mut self, frame: &mut Frame) -> bool {
         if self.full.is_full() {
             return false; // under overload a dropped frame must not cost a buffer too
         }
@@ -50,7 +51,7 @@ impl Way {
 
 impl Inbox {
     /// Move waiting frames into the front of `frames`, whose buffers go back; how many.
-    pub(crate) fn take(&mut self, frames: &mut [Frame]) -> usize {
+    pub fn take(&mut self, frames: &mut [Frame]) -> usize {
         let mut filled = 0;
         while filled < frames.len() {
             let Some(frame) = self.full.pop() else { break };
@@ -60,13 +61,15 @@ impl Inbox {
         filled
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether no frame waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.full.is_empty()
     }
 }
 
 /// Classifies frames and keeps the dispatcher's account: a frame is out once a worker's ring has it.
-pub(crate) struct Dispatch {
+pub struct Dispatch {
     dispatcher: Dispatcher,
     tables: Option<Arc<Tables>>,
     ways: Vec<Way>,
@@ -76,18 +79,21 @@ pub(crate) struct Dispatch {
 }
 
 impl Dispatch {
-    pub(crate) fn new(dispatcher: Dispatcher, tap: Writer, ways: Vec<Way>) -> Self {
+    /// A dispatcher without tables, to the workers at the other ends of `ways` (at least one).
+    #[must_use]
+    pub fn new(dispatcher: Dispatcher, tap: Writer, ways: Vec<Way>) -> Self {
         let touched = vec![false; ways.len()];
         Self { dispatcher, tables: None, ways, touched, beaten: Every::new(BEAT_NS), tap }
     }
 
-    pub(crate) fn set_tables(&mut self, tables: Arc<Tables>) {
+    /// Use other tables from the next batch on.
+    pub fn set_tables(&mut self, tables: Arc<Tables>) {
         self.tap.set(Counter::Epoch, tables.epoch());
         self.tables = Some(tables);
     }
 
     /// The heartbeat, when it is due; true when it was.
-    pub(crate) fn turn(&mut self, now: Nanos) -> bool {
+    pub fn turn(&mut self, now: Nanos) -> bool {
         let due = self.beaten.is_due(now);
         if due {
             self.tap.beat(now);
@@ -96,7 +102,7 @@ impl Dispatch {
     }
 
     /// Give each frame to its worker, or drop it as RING_FULL. `wake` is called once for each worker that got some.
-    pub(crate) fn process(&mut self, now: Nanos, frames: &mut [Frame], mut wake: impl FnMut(usize)) {
+    pub fn process(&mut self, now: Nanos, frames: &mut [Frame], mut wake: impl FnMut(usize)) {
         if frames.is_empty() {
             return;
         }

@@ -20,6 +20,7 @@ mod ring;
 mod worker;
 
 pub use config::{Config, Kind, Port};
+pub use dispatch::{way, Dispatch, Inbox, Way};
 pub use engine::{Engine, Outlet};
 pub use fault::{Fault, FaultError, FaultKind};
 pub use inline::Inline;
