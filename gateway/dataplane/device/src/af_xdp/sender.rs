@@ -53,10 +53,9 @@ pub(crate) struct Sender {
     zero_copy: bool,
     interface: Interface,
     mtu: usize,
-    /// The link was down when we last tried.
-    down: bool,
-    /// Overwritten descriptors that the kernel has not come to yet, and all that it had skipped before.
-    ghosts: u64,
+    /// The ring may not be empty: the link was down when we last tried.
+    stuck: bool,
+    /// Overwritten descriptors that the kernel has skipped, ever.
     skipped: u64,
 }
 
@@ -75,20 +74,19 @@ impl Sender {
             zero_copy: parts.zero_copy,
             mtu: parts.interface.mtu().unwrap_or(0) as usize,
             interface: parts.interface,
-            down: false,
-            ghosts: 0,
+            stuck: false,
             skipped: 0,
         }
     }
 
     /// Send the frames that `chosen` indexes; those that are not taken go to `refused`.
     pub(crate) fn send(&mut self, frames: &[Frame], chosen: &[usize], refused: &mut Vec<usize>) {
-        if self.down {
-            if self.transmit().is_err() {
+        if self.stuck {
+            if self.transmit().is_err() || self.drain().is_none() {
                 refused.extend_from_slice(chosen);
                 return;
             }
-            self.down = false;
+            self.stuck = false;
         }
         self.reclaim();
         self.batch.clear();
@@ -138,11 +136,7 @@ impl Sender {
         let mut gone = 0;
         while gone < count {
             match self.transmit().map_err(|error| error.raw_os_error()) {
-                // The ring is empty.
-                Ok(()) => {
-                    self.skipped += std::mem::take(&mut self.ghosts);
-                    return;
-                }
+                Ok(()) if self.tx.pending() == 0 => return,
                 // It took one more frame and dropped it: the last one it took.
                 Err(Some(libc::EBUSY)) => {
                     gone = count.saturating_sub(self.tx.pending() as usize).clamp(gone + 1, count);
@@ -151,7 +145,7 @@ impl Sender {
                     }
                 }
                 // Its budget is spent, or the device's queue is full.
-                Err(Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR)) => {
+                Ok(()) | Err(Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR)) => {
                     patience -= 1;
                     if patience == 0 {
                         break;
@@ -159,44 +153,61 @@ impl Sender {
                 }
                 // The link is down or gone.
                 Err(_) => {
-                    self.down = true;
+                    self.stuck = true;
                     break;
                 }
             }
         }
         let left = count - count.saturating_sub(self.tx.pending() as usize).max(gone);
-        self.withdraw(left, refused);
+        if left > 0 {
+            self.withdraw(left, refused);
+        }
     }
 
     /// Take the last `left` frames out of the ring, which the kernel has not come to by its own count. Older kernels
-    /// bring that count up to date late, so the frames that they skip tell how many it really were.
+    /// bring that count up to date late, so the descriptors that they skip tell how many it really were.
     fn withdraw(&mut self, left: usize, refused: &mut Vec<usize>) {
         self.tx.overwrite_last(left as u32, NOTHING);
-        self.ghosts += left as u64;
-        let mut unsent = left;
-        if left > 0 && self.transmit().is_ok() {
-            if let Ok(statistics) = socket::statistics(&self.socket) {
-                let before = self.skipped + self.ghosts - left as u64;
-                unsent = statistics.tx_invalid_descs.saturating_sub(before).min(left as u64) as usize;
-                self.skipped = statistics.tx_invalid_descs;
-                self.ghosts = 0;
-            }
-        }
+        let drained = self.drain();
+        self.stuck |= drained.is_none();
+        let unsent = drained.map_or(left, |skipped| left.min(skipped as usize));
         for &(index, address) in &self.batch[self.batch.len() - unsent..] {
             refused.push(index);
             self.free.push(address);
         }
     }
 
+    /// Have the kernel skip what was overwritten, all that is left in the ring, and say how many it skipped. Some kernels
+    /// skip one a call. `None` when it does not get to the end.
+    fn drain(&mut self) -> Option<u64> {
+        self.reclaim();
+        // One more call than there are descriptors brings its count up to date.
+        for _ in 0..=self.tx.pending() + 1 {
+            if self.tx.pending() == 0 {
+                break;
+            }
+            self.transmit().ok()?;
+        }
+        if self.tx.pending() > 0 {
+            return None;
+        }
+        let all = socket::statistics(&self.socket).ok()?.tx_invalid_descs;
+        let new = all.saturating_sub(self.skipped);
+        self.skipped = all;
+        Some(new)
+    }
+
     fn transmit(&self) -> io::Result<()> {
         socket::transmit(self.socket.as_raw_fd())
     }
 
-    /// Take the buffers of frames that have left.
+    /// Take the buffers of frames that have left. Some kernels give back what they skipped, too: that is no buffer.
     fn reclaim(&mut self) {
         let mut any = false;
         while let Some(address) = self.completion.pop() {
-            self.free.push(address);
+            if address != NOTHING.addr {
+                self.free.push(address);
+            }
             any = true;
         }
         if any {
