@@ -15,6 +15,7 @@ mod fault;
 mod inline;
 mod lane;
 mod node;
+mod open;
 mod ring;
 mod worker;
 
@@ -23,4 +24,5 @@ pub use engine::{Engine, Outlet};
 pub use fault::{Fault, FaultError, FaultKind};
 pub use inline::Inline;
 pub use node::{DeviceSet, MakePipeline, Node, NodeError, WorkerCounters};
+pub use open::{PortDevice, Xdp};
 pub use ring::{ring, Consumer, Producer};
