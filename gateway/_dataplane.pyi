@@ -102,9 +102,9 @@ class Node:
         """
 
     def devices(self) -> list[dict[str, Any]]:
-        """What each port was opened as: port, interface, kind ("af_xdp" or "af_packet"), text; of AF_XDP mode ("native" or
-        "generic"), copying ("zero" or "kernel"), huge_pages, queues, packet_senders (workers that send by AF_PACKET); of
-        AF_PACKET the reason, where AF_XDP would have been taken. Empty before the start.
+        """What each port was opened as: port, interface, kind ("af_xdp" or "af_packet"), text. Of AF_XDP: mode
+        ("native" or "generic"), copying ("zero" or "kernel"), huge_pages, queues, packet_senders (workers that send by
+        AF_PACKET). Of AF_PACKET: the reason, where AF_XDP would have been taken. Empty before the start.
         """
 
     def counters(self) -> list[dict[str, int]]:

@@ -133,11 +133,16 @@ class Process:
                 return status
 
     def counters(self) -> dict[str, Any]:
-        """Summed over workers."""
+        """Summed over workers, between batches: within one, a frame is in but neither out nor dropped yet."""
         total: dict[str, Any] = {"drops": {}}
-        for worker in self.http.get("/v1/counters").json().values():
+        until = time.monotonic() + 2
+        while True:
+            workers = self.http.get("/v1/counters").json()
+            if all(w["frames_in"] == w["frames_out"] + sum(w["drops"].values()) for w in workers.values()):
+                break
+            assert time.monotonic() < until, f"in and out differ: {workers}"
+        for worker in workers.values():
             drops = worker.pop("drops")
-            assert worker["frames_in"] == worker["frames_out"] + sum(drops.values())
             for name, value in worker.items():
                 total[name] = total.get(name, 0) + value
             for name, value in drops.items():
