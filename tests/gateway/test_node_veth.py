@@ -31,10 +31,10 @@ GRE, TCP, SYN = 47, 6, 2
 
 
 @pytest.fixture
-def wires() -> Iterator[Wires]:
+def wires(request: pytest.FixtureRequest) -> Iterator[Wires]:
     wires = Wires(str(os.getpid()))
     try:
-        wires.make()
+        wires.make(getattr(request, "param", 1))
         yield wires
     finally:
         wires.remove()
@@ -365,9 +365,20 @@ def test_fewer_queues_than_workers(node: Process, kind: str) -> None:
         assert (device["kind"], device["queues"], device["packet_senders"]) == ("af_xdp", 1, 1)
 
 
-@pytest.mark.parametrize(("kind", "node"), [("af_packet", ("eip", 2)), ("auto", ("clb", 2))], indirect=["node"])
+@pytest.mark.parametrize(
+    ("kind", "wires", "node"),
+    [
+        ("af_packet", 1, ("eip", 2)),
+        ("af_packet", 1, ("clb", 2)),
+        ("auto", 1, ("clb", 2)),
+        ("af_xdp", 2, ("eip", 2)),
+        ("af_xdp", 3, ("eip", 2)),
+        ("af_xdp", 2, ("clb", 2)),
+    ],
+    indirect=["wires", "node"],
+)
 def test_two_workers_share_an_interface(wires: Wires, node: Process) -> None:
-    """The kernel (EIP) or the dispatcher (CLB) spreads the flows; no frame is taken twice or by nobody."""
+    """The kernel, the queues or the dispatcher spread the flows; no frame is taken twice or by nobody."""
     status = node.ready()
     packets = [packet("192.0.2.9", PUBLIC, (2000 + n, 80), n) for n in range(200)]
     if status["role"] == "clb":

@@ -35,7 +35,8 @@ class Wires:
     def __init__(self, tag: str) -> None:
         self.node, self.far = f"tgwt-{tag}-node", f"tgwt-{tag}-far"
 
-    def make(self) -> None:
+    def make(self, queues: int = 1) -> None:
+        """`queues`: how many each end of a veth has, either way."""
         for name in (self.node, self.far):
             run("ip", "netns", "add", name)
             run("ip", "-n", name, "link", "set", "lo", "up")
@@ -51,7 +52,9 @@ class Wires:
             )
         for side, net, mtu in (("fabric", "10.2.1", FABRIC_MTU), ("edge", "10.1.1", EDGE_MTU)):
             here, there = f"{side}0", f"{side}1"
-            run("ip", "link", "add", here, "netns", self.node, "type", "veth", "peer", "name", there, "netns", self.far)
+            wide = ("numrxqueues", str(queues), "numtxqueues", str(queues))
+            peer = ("peer", "name", there, "netns", self.far, *wide)
+            run("ip", "link", "add", here, "netns", self.node, *wide, "type", "veth", *peer)
             for name, interface, host in ((self.node, here, 2), (self.far, there, 1)):
                 offloads = [word for what in ("tx", "rx", "tso", "gso", "gro") for word in (what, "off")]
                 run("ip", "netns", "exec", name, "ethtool", "-K", interface, *offloads)

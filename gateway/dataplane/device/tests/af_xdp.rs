@@ -246,6 +246,22 @@ fn a_link_that_is_down_refuses_and_one_that_comes_back_does_not() {
 }
 
 #[test]
+fn an_interface_that_is_gone_refuses_and_is_not_polled_hot() {
+    for options in [NATIVE, GENERIC] {
+        let Some(pair) = Pair::new(1, 1) else { return };
+        let mut near = pair.open(options);
+        ip(&format!("-n {} link del a0", pair.here));
+        assert_eq!(send(&mut near, 0..200, 60), 200);
+        assert!(near.receive(0, &mut [Frame::default()]) == 0 && near.take_lost() == 0);
+        let mut poller = Poller::new(near.descriptor()).unwrap();
+        let start = Instant::now();
+        (0..5).for_each(|_| poller.wait(Duration::from_millis(20)));
+        assert!(start.elapsed() >= Duration::from_millis(90));
+        assert!(near.hosts().set(&[7]).is_ok(), "nobody needs to know");
+    }
+}
+
+#[test]
 fn the_host_keeps_what_is_its_own() {
     for options in [NATIVE, GENERIC] {
         let Some(pair) = Pair::new(1, 1) else { return };
