@@ -43,12 +43,15 @@ def up(
     fabric: Annotated[
         bool, typer.Option("--fabric", help="Simulated links, routers and hosts in one process: needs no root.")
     ] = False,
+    device: Annotated[str, typer.Option(help="How nodes reach the network: af_packet, af_xdp or auto.")] = "af_packet",
     directory: Directory = None,
 ) -> None:
     """Bring the region up; says so and changes nothing when it is up already."""
     _check_prefix(prefix)
     parts = [p for p in region.ALL_PARTS if traffic or p != "traffic"]
-    topology = Topology(region.named_size(size), prefix)
+    if device not in ("af_packet", "af_xdp", "auto"):
+        raise BadInput(f"--device: expected af_packet, af_xdp or auto, got {device!r}")
+    topology = Topology(region.named_size(size), prefix, device=device)
     with Steps(not json_) as steps:
         lab, made = region.up(run_at(directory), topology, steps, parts, fresh, FABRIC_MODE if fabric else NAMESPACES)
     if json_:

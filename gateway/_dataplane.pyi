@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import Literal, final
+from typing import Any, Literal, final
 
 __all__ = ["ConfigError", "DeviceError", "Node", "Pipeline", "read_pcap", "read_tap", "write_pcap"]
 
@@ -90,11 +90,12 @@ class Pipeline:
 
 @final
 class Node:
-    """One EIP, CLB or vSwitch node with threads and packet sockets."""
+    """One EIP, CLB or vSwitch node with threads, on AF_XDP or packet sockets."""
 
     def __new__(cls, config_json: str) -> Node:
         """A node that does nothing yet. `config_json`: name, role, boot_id (32 hex digits), tap_dir, tap_capacity,
-        workers, flow_capacity, ring_capacity, seed, ports [{index, interface, kind: "af_packet"}]. ConfigError.
+        workers, flow_capacity, ring_capacity, seed, ports [{index, interface, kind: "auto", "af_xdp" or
+        "af_packet"}]. ConfigError.
         """
 
     def start(self) -> None:
@@ -106,8 +107,15 @@ class Node:
     def apply(self, tables_json: str) -> None:
         """Check tables (JSON) and give them to every worker; returns when all act by them.
 
-        ConfigError, and nothing applied, when they are wrong. TimeoutError when a worker does not turn; those that do
+        ConfigError, and nothing applied, when they are wrong; DeviceError when a port cannot be told the addresses of
+        its host. TimeoutError when a worker does not turn; those that do
         have the tables, and the same may be applied again.
+        """
+
+    def devices(self) -> list[dict[str, Any]]:
+        """What each port was opened as: port, interface, kind ("af_xdp" or "af_packet"), text. Of AF_XDP: mode
+        ("native" or "generic"), copying ("zero" or "kernel"), huge_pages, queues, packet_senders (workers that send by
+        AF_PACKET). Of AF_PACKET: the reason, where AF_XDP would have been taken. Empty before the start.
         """
 
     def counters(self) -> list[dict[str, int]]:

@@ -57,7 +57,8 @@ class NodeProcess:
         self._write_routes()
         self._native.start()
         self._write_routes()
-        log.info("forwarding", node=self._config.name, role=self._config.role, boot_id=self._boot_id)
+        devices = "; ".join(device["text"] for device in self._native.devices())
+        log.info("forwarding", node=self._config.name, role=self._config.role, boot_id=self._boot_id, devices=devices)
 
     async def stop(self) -> None:
         """Routes first, then forwarding."""
@@ -95,6 +96,7 @@ class NodeProcess:
             "started_ns": self._started_ns,
             "workers": len(self._native.counters()),
             "running": self._native.is_running(),
+            "devices": self._native.devices(),
             "uptime_s": (time.time_ns() - self._started_ns) / 1e9,
             "faults": self._faults,
             "speaker": speaker,
@@ -137,6 +139,8 @@ class NodeProcess:
             await asyncio.to_thread(self._native.apply, self._desired.tables(merged, ports))
         except _dataplane.ConfigError as error:
             raise Refused([Problem(*problem) for problem in error.problems]) from None
+        except _dataplane.DeviceError as error:
+            raise node_ports.PortError(str(error)) from None
         self._desired.took(merged, ports)
         # Only now: routes follow tables.
         self._write_routes()

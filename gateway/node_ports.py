@@ -24,6 +24,7 @@ class Port(Strict):
     """[[port]]: `index` 0 is the fabric, 1 the edge of an EIP node, 1 and up the real servers of a vSwitch.
 
     `next_hop` (and `next_hop6`): the neighbour that every frame sent here goes to.
+    `kind`: "af_xdp" (an error where it does not work), "af_packet", or "auto": AF_XDP where it works, else AF_PACKET.
     """
 
     index: int = Field(ge=0, le=65535)
@@ -32,7 +33,7 @@ class Port(Strict):
     next_hop6: IPvAnyAddress | None = None
     # At most what the native core's frame buffers hold.
     mtu: int = Field(ge=576, le=1906)
-    kind: Literal["af_packet"] = "af_packet"
+    kind: Literal["auto", "af_xdp", "af_packet"] = "auto"
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:

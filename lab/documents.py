@@ -83,6 +83,8 @@ def node(topology: Topology, run: Run, name: str) -> dict[str, Any]:
         if link.host == name:
             ports.append({"index": link.port, "interface": link.interface, "next_hop": link.address, "mtu": 1500})
             server_ports.append({"key": keys[link.server], "port": link.port, "mac": link.mac})
+    for port in ports:
+        port["kind"] = topology.device
     return {
         "name": name,
         "role": role,

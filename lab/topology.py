@@ -138,6 +138,9 @@ class Topology:
     prefix: str = "tgw-"
     probe_period_s: float = 5.0
     probe_timeout_s: float = 2.0
+    # `kind` of every node's ports. AF_XDP works on veths, but two dozen nodes would take 6 MB of frames and a program
+    # for each port, for no gain at the lab's rates.
+    device: str = "af_packet"
 
     def namespace(self, name: str) -> str:
         """The network namespace of a node, router, real server, prober or client."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -17,7 +19,7 @@ import pytest
 
 from contract import colour, records, tap
 from contract.vocabulary import DropReason, Hop
-from tests.gateway.veth import Process, Wires, inside, receive
+from tests.gateway.veth import Process, Wires, inside, receive, run
 
 pytest.importorskip("gateway._dataplane")
 pytestmark = pytest.mark.root
@@ -29,17 +31,23 @@ GRE, TCP, SYN = 47, 6, 2
 
 
 @pytest.fixture
-def wires() -> Iterator[Wires]:
+def wires(request: pytest.FixtureRequest) -> Iterator[Wires]:
     wires = Wires(str(os.getpid()))
     try:
-        wires.make()
+        wires.make(getattr(request, "param", 1))
         yield wires
     finally:
         wires.remove()
 
 
+@pytest.fixture(params=["af_packet", "af_xdp"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Every test runs on both devices, if it does not say otherwise."""
+    return str(request.param)
+
+
 @pytest.fixture
-def node(request: pytest.FixtureRequest, wires: Wires, tmp_path: Path) -> Iterator[Process]:
+def node(request: pytest.FixtureRequest, wires: Wires, tmp_path: Path, kind: str) -> Iterator[Process]:
     """An EIP node with one worker, or what the test's parameter says."""
     role, workers = getattr(request, "param", ("eip", 1))
     settings = f"""
@@ -52,8 +60,8 @@ tap_capacity = 4096
 allow_faults = true
 api = {{ socket = "{tmp_path}/run/api.sock" }}
 port = [
-  {{ index = 0, interface = "fabric0", next_hop = "10.2.1.1", mtu = 1600 }},
-  {{ index = 1, interface = "edge0", next_hop = "10.1.1.1", mtu = 1500 }},
+  {{ index = 0, interface = "fabric0", next_hop = "10.2.1.1", mtu = 1600, kind = "{kind}" }},
+  {{ index = 1, interface = "edge0", next_hop = "10.1.1.1", mtu = 1500, kind = "{kind}" }},
 ]
 """
     if role == "vswitch":
@@ -116,9 +124,10 @@ def address(data: bytes) -> str:
     return str(ip_address(data))
 
 
-def test_frames_pass_are_counted_and_survive_a_kill(wires: Wires, node: Process) -> None:
+def test_frames_pass_are_counted_and_survive_a_kill(wires: Wires, node: Process, kind: str) -> None:
     status = node.ready()
     assert (status["epoch"], status["workers"], status["running"]) == (0, 1, True)
+    assert [device["kind"] for device in status["devices"]] == [kind, kind]
     nothing = node.routes()
     assert (nothing["routes"], nothing["edge_routes"], nothing["boot_id"]) == ([], [], status["boot_id"])
     (path,) = nothing["taps"]
@@ -272,6 +281,7 @@ def test_a_stuck_worker_is_told_apart_and_recovers(node: Process) -> None:
     assert node.routes()["epoch"] == 2
 
 
+@pytest.mark.parametrize("kind", ["af_packet"])
 def test_an_address_of_the_host_is_not_ours(wires: Wires, node: Process) -> None:
     """The kernel of the namespace answers for its own addresses while the node looks on."""
     node.ready()
@@ -282,9 +292,93 @@ def test_an_address_of_the_host_is_not_ours(wires: Wires, node: Process) -> None
     node.until("a frame of the host", lambda c: c["drops"].get("NOT_OURS", 0) >= 1)
 
 
-@pytest.mark.parametrize("node", [("eip", 2), ("clb", 2)], indirect=True)
+def program(wires: Wires, interface: str) -> str | None:
+    """Mode of the XDP program on an interface of the node, if there is one."""
+    (link,) = json.loads(run("ip", "-j", "-n", wires.node, "link", "show", interface))
+    return {1: "native", 2: "generic"}[link["xdp"]["mode"]] if "xdp" in link else None
+
+
+@pytest.mark.parametrize("kind", ["af_xdp"])
+def test_the_host_keeps_its_traffic_beside_the_program(wires: Wires, node: Process) -> None:
+    """ARP, ping, BGP's port and BFD's port reach the host; its new addresses become its own; a kill leaves nothing."""
+    assert node.ready()["devices"][0]["mode"] == program(wires, "fabric0") == "native"
+    assert "fabric0: AF_XDP native, copy" in node.said()
+    assert node.http.put("/v1/desired", json=tables(1)).status_code == 200
+    with inside(wires.node):
+        bgp = socket.create_server(("10.2.1.2", 179))
+        bfd = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        bfd.bind(("10.2.1.2", 3784))
+    with inside(wires.far):
+        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with bgp, bfd, raw, client:
+        run("ip", "-n", wires.far, "neigh", "flush", "dev", "fabric1")
+        with inside(wires.far):
+            peer = socket.create_connection(("10.2.1.2", 179), 5)
+        peer.close()
+        bfd.settimeout(5)
+        client.sendto(b"hello", ("10.2.1.2", 3784))
+        assert bfd.recv(100) == b"hello"
+        assert pings(raw, "10.2.1.2")
+        # An address that comes later is the node's until the node has looked again.
+        run("ip", "-n", wires.node, "addr", "add", "10.2.7.7/32", "dev", "fabric0")
+        run("ip", "-n", wires.far, "route", "add", "10.2.7.7/32", "via", "10.2.1.2")
+        before = node.counters()["frames_in"]
+        assert not pings(raw, "10.2.7.7", 0.3)
+        assert node.counters()["frames_in"] > before
+        assert node.http.put("/v1/desired", json=tables(2)).status_code == 200
+        before = node.counters()["frames_in"]
+        assert pings(raw, "10.2.7.7")
+        assert node.counters()["frames_in"] == before, "the node does not see what is the host's"
+    assert node.end(signal.SIGKILL) == -signal.SIGKILL
+    assert program(wires, "fabric0") is None
+
+
+def pings(raw: socket.socket, target: str, limit_s: float = 5.0) -> bool:
+    """Whether an echo request is answered."""
+    request = b"\x08\0\0\0\x12\x34\0\x01ping"
+    raw.sendto(request[:2] + checksum(request).to_bytes(2, "big") + request[4:], (target, 0))
+    until = time.monotonic() + limit_s
+    while (left := until - time.monotonic()) > 0 and select.select([raw], [], [], left)[0]:
+        answer = raw.recv(200)
+        if answer[20:21] == b"\0" and answer.endswith(b"ping") and address(answer[12:16]) == target:
+            return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("kind", "node"), [("auto", ("eip", 2)), ("auto", ("clb", 2)), ("af_xdp", ("eip", 2))], indirect=["node"]
+)
+def test_fewer_queues_than_workers(node: Process, kind: str) -> None:
+    """A veth has one queue: an EIP node's workers share it by AF_PACKET, one worker of an LD sends by it."""
+    if kind == "af_xdp":
+        assert node.child.wait(20) == 1
+        assert "fabric0: cannot share it between the workers: 1 queue(s) for 2 workers" in node.said()
+        return
+    status = node.ready()
+    (device, _) = status["devices"]
+    if status["role"] == "eip":
+        assert device["kind"] == "af_packet"
+        assert "1 queue(s) for 2 workers" in device["reason"]
+        assert f"fabric0: AF_PACKET ({device['reason']})" in node.said()
+    else:
+        assert (device["kind"], device["queues"], device["packet_senders"]) == ("af_xdp", 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wires", "node"),
+    [
+        ("af_packet", 1, ("eip", 2)),
+        ("af_packet", 1, ("clb", 2)),
+        ("auto", 1, ("clb", 2)),
+        ("af_xdp", 2, ("eip", 2)),
+        ("af_xdp", 3, ("eip", 2)),
+        ("af_xdp", 2, ("clb", 2)),
+    ],
+    indirect=["wires", "node"],
+)
 def test_two_workers_share_an_interface(wires: Wires, node: Process) -> None:
-    """The kernel (EIP) or the dispatcher (CLB) spreads the flows; no frame is taken twice or by nobody."""
+    """The kernel, the queues or the dispatcher spread the flows; no frame is taken twice or by nobody."""
     status = node.ready()
     packets = [packet("192.0.2.9", PUBLIC, (2000 + n, 80), n) for n in range(200)]
     if status["role"] == "clb":

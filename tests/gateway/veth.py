@@ -35,7 +35,8 @@ class Wires:
     def __init__(self, tag: str) -> None:
         self.node, self.far = f"tgwt-{tag}-node", f"tgwt-{tag}-far"
 
-    def make(self) -> None:
+    def make(self, queues: int = 1) -> None:
+        """`queues`: how many each end of a veth has, either way."""
         for name in (self.node, self.far):
             run("ip", "netns", "add", name)
             run("ip", "-n", name, "link", "set", "lo", "up")
@@ -51,7 +52,9 @@ class Wires:
             )
         for side, net, mtu in (("fabric", "10.2.1", FABRIC_MTU), ("edge", "10.1.1", EDGE_MTU)):
             here, there = f"{side}0", f"{side}1"
-            run("ip", "link", "add", here, "netns", self.node, "type", "veth", "peer", "name", there, "netns", self.far)
+            wide = ("numrxqueues", str(queues), "numtxqueues", str(queues))
+            peer = ("peer", "name", there, "netns", self.far, *wide)
+            run("ip", "link", "add", here, "netns", self.node, *wide, "type", "veth", *peer)
             for name, interface, host in ((self.node, here, 2), (self.far, there, 1)):
                 offloads = [word for what in ("tx", "rx", "tso", "gso", "gro") for word in (what, "off")]
                 run("ip", "netns", "exec", name, "ethtool", "-K", interface, *offloads)
@@ -133,11 +136,16 @@ class Process:
                 return status
 
     def counters(self) -> dict[str, Any]:
-        """Summed over workers."""
+        """Summed over workers, between batches: within one, a frame is in but neither out nor dropped yet."""
         total: dict[str, Any] = {"drops": {}}
-        for worker in self.http.get("/v1/counters").json().values():
+        until = time.monotonic() + 2
+        while True:
+            workers = self.http.get("/v1/counters").json()
+            if all(w["frames_in"] == w["frames_out"] + sum(w["drops"].values()) for w in workers.values()):
+                break
+            assert time.monotonic() < until, f"in and out differ: {workers}"
+        for worker in workers.values():
             drops = worker.pop("drops")
-            assert worker["frames_in"] == worker["frames_out"] + sum(drops.values())
             for name, value in worker.items():
                 total[name] = total.get(name, 0) + value
             for name, value in drops.items():

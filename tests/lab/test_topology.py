@@ -117,6 +117,7 @@ def test_every_settings_file_is_toml_and_names_what_exists(tmp_path: Path) -> No
         speaker = parsed[run.node(name) / "speaker.toml"]
         assert node["state_dir"] == speaker["state_dir"]
         assert [p["index"] for p in node["port"]] == list(range(len(node["port"])))
+        assert {p["kind"] for p in node["port"]} == {"af_packet"}
         assert len(speaker["session"]) == (3 if node["role"] == "eip" else 1)
     host = parsed[run.node("host-1") / "node.toml"]
     keys = {s["key"]: s["port"] for s in host["server_port"]}

@@ -96,7 +96,8 @@ fn case(flows: usize, turns: usize, batches: usize, cores: (usize, usize)) -> Re
     let role = Role::Clb;
     let tables = Arc::new(Tables::from_json(&tables(role, flows, 0).to_string(), role)?);
     let traffic = Traffic::new(Direction::ClbRequest, flows, 0, FRAME_BYTES)?;
-    let options = Options { flow_capacity: (flows * 100).div_ceil(LOAD).max(8), seed: 0x5EED, workers: 1, ..Options::default() };
+    let options =
+        Options { flow_capacity: (flows * 100).div_ceil(LOAD).max(8), seed: 0x5EED, workers: 1, ..Options::default() };
     let mut engine = Engine::new(role, pipeline(role, 1, &options), tap(1)?);
     engine.set_tables(Arc::clone(&tables));
     let mut alone = Alone::new(&traffic, flows);

@@ -4,6 +4,7 @@
 //! capture files, on a Linux interface. [`Faulty`] decorates any of them with seeded faults.
 
 pub mod af_packet;
+pub mod af_xdp;
 pub mod fault;
 pub mod memory;
 pub mod pcap;
@@ -16,6 +17,7 @@ use std::os::fd::RawFd;
 use tgw_forward::{Frame, Nanos};
 
 pub use af_packet::AfPacket;
+pub use af_xdp::AfXdp;
 pub use fault::{Faulty, Plan};
 pub use memory::{Memory, Wire};
 pub use pcap::Pcap;

@@ -10,7 +10,11 @@ use tgw_forward::{ConfigError, Problem};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// A packet socket on a Linux interface.
+    /// AF_XDP where it works, AF_PACKET otherwise.
+    Auto,
+    /// AF_XDP sockets on a Linux interface.
+    AfXdp,
+    /// Packet sockets on a Linux interface.
     AfPacket,
 }
 
@@ -23,7 +27,7 @@ pub struct Port {
     /// Name of the interface.
     pub interface: String,
     /// How it is opened.
-    #[serde(default = "af_packet")]
+    #[serde(default = "auto")]
     pub kind: Kind,
 }
 
@@ -58,8 +62,8 @@ pub struct Config {
     pub ports: Vec<Port>,
 }
 
-fn af_packet() -> Kind {
-    Kind::AfPacket
+fn auto() -> Kind {
+    Kind::Auto
 }
 fn tap_capacity() -> u64 {
     65_536

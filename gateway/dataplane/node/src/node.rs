@@ -9,8 +9,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tgw_contract::Role;
-use tgw_device::af_packet::Receive;
-use tgw_device::{AfPacket, Device, DeviceError};
+use tgw_device::af_xdp::Hosts;
+use tgw_device::{Device, DeviceError};
 use tgw_forward::{pipeline, ConfigError, Dispatcher, Meters, Options, Pipeline, Tables};
 use tgw_tap::{Counters, Header, TapError, Writer};
 
@@ -21,6 +21,7 @@ use crate::dispatch::{way, Dispatch};
 use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::lane::Lane;
+use crate::open::{self, PortDevice};
 use crate::residence::Residence;
 use crate::worker::{DispatchLoop, Ports, RingLoop, RunToCompletion, DISPATCHER};
 
@@ -30,6 +31,7 @@ pub type DeviceSet = Vec<Box<dyn Device>>;
 /// Makes the pipeline of the worker of this number.
 pub type MakePipeline = dyn Fn(u16) -> Box<dyn Pipeline>;
 
+const ALREADY: NodeError = NodeError::State("the node was started before: make a new one");
 /// How long [`Node::apply`] waits for the workers.
 const ACKNOWLEDGE: Duration = Duration::from_secs(1);
 
@@ -127,6 +129,9 @@ pub struct Node {
     alarms: Vec<Alarm>,
     counters: Vec<WorkerCounters>,
     paths: Vec<PathBuf>,
+    devices: Vec<PortDevice>,
+    /// Who must know the addresses of the host, by number of the port.
+    hosts: Vec<(u16, Hosts)>,
     started: bool,
 }
 
@@ -143,6 +148,8 @@ impl Node {
             alarms: Vec::new(),
             counters: Vec::new(),
             paths: Vec::new(),
+            devices: Vec::new(),
+            hosts: Vec::new(),
             started: false,
         })
     }
@@ -155,8 +162,15 @@ impl Node {
 
     /// Open the configured interfaces and start.
     pub fn start(&mut self) -> Result<(), NodeError> {
-        let sets = (0..self.taps()).map(|slot| self.open(slot)).collect::<Result<Vec<_>, _>>()?;
-        self.start_with(sets)
+        if self.started {
+            return Err(ALREADY);
+        }
+        let opened = open::open(&self.config.ports, self.checked.role, self.taps())?;
+        (self.devices, self.hosts) = (opened.ports, opened.hosts);
+        if let Some(tables) = self.control.tables() {
+            self.tell_hosts(&tables)?;
+        }
+        self.start_with(opened.sets)
     }
 
     /// Start on these devices: for each thread those that it receives from, or (a CLB's workers) sends to.
@@ -174,7 +188,7 @@ impl Node {
     /// Start on these devices and pipelines; `make` makes the pipeline of the worker of this number.
     pub fn start_on(&mut self, sets: Vec<DeviceSet>, make: &MakePipeline) -> Result<(), NodeError> {
         if self.started {
-            return Err(NodeError::State("the node was started before: make a new one"));
+            return Err(ALREADY);
         }
         if sets.len() != self.taps() {
             return Err(NodeError::State("expected one set of devices for each tap"));
@@ -191,11 +205,13 @@ impl Node {
 
     /// Check the tables and give them to every worker. Returns when all of them act by them.
     ///
-    /// `NodeError::Config` when the tables are wrong (nothing changes), `NodeError::Behind` when some worker does not
+    /// `NodeError::Config` when the tables are wrong and `NodeError::Device` when a port cannot be told the addresses of its
+    /// host (the tables stay as they are), `NodeError::Behind` when some worker does not
     /// turn (those that turn have the new tables; the same tables may be given again).
     pub fn apply(&self, tables: &str) -> Result<u64, NodeError> {
         let tables = Arc::new(Tables::from_json(tables, self.checked.role)?);
         let epoch = tables.epoch();
+        self.tell_hosts(&tables)?;
         let generation = self.control.set_tables(tables);
         self.wake();
         if !self.started {
@@ -240,6 +256,12 @@ impl Node {
         &self.counters
     }
 
+    /// What each configured port was opened as; empty before the start.
+    #[must_use]
+    pub fn devices(&self) -> &[PortDevice] {
+        &self.devices
+    }
+
     /// The tap files.
     #[must_use]
     pub fn tap_paths(&self) -> &[PathBuf] {
@@ -260,6 +282,8 @@ impl Node {
             // A worker that panicked has left its tap unclosed, which says so to every reader.
             let _ = thread.join();
         }
+        // Nothing of ours stays on the interfaces.
+        self.hosts.clear();
     }
 
     fn start_workers(&mut self, sets: Vec<Ports>, make: &MakePipeline) -> Result<(), NodeError> {
@@ -341,19 +365,14 @@ impl Node {
         Ok(tap)
     }
 
-    fn open(&self, slot: usize) -> Result<DeviceSet, NodeError> {
-        let mut set: DeviceSet = Vec::new();
-        for port in &self.config.ports {
-            let receive = match self.checked.role {
-                Role::Clb if slot != usize::from(DISPATCHER) => Receive::Nothing,
-                Role::Clb => Receive::All,
-                _ if self.checked.workers == 1 => Receive::All,
-                // Groups are numbered within the network namespace: the process id keeps two nodes in one apart.
-                _ => Receive::Shared { group: (std::process::id() as u16).wrapping_mul(31).wrapping_add(port.index) },
-            };
-            set.push(Box::new(AfPacket::open(port.index, &port.interface, receive)?));
+    /// What is sent to the host's own addresses stays the host's, where the device decides.
+    fn tell_hosts(&self, tables: &Tables) -> Result<(), DeviceError> {
+        for (index, hosts) in &self.hosts {
+            if let Some(port) = tables.port(*index) {
+                hosts.set(&port.host_addresses)?;
+            }
         }
-        Ok(set)
+        Ok(())
     }
 
     fn wake(&self) {

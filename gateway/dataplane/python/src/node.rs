@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use pyo3::prelude::*;
-use tgw_node::{Config, Fault};
+use pyo3::types::PyDict;
+use tgw_device::af_xdp::{Copying, Mode};
+use tgw_node::{Config, Fault, PortDevice};
 
 use crate::{counters, errors};
 
-/// One EIP, CLB or vSwitch node with threads and packet sockets.
+/// One EIP, CLB or vSwitch node with threads, on AF_XDP or packet sockets.
 #[pyclass(module = "gateway._dataplane", frozen)]
 pub(crate) struct Node {
     inner: RwLock<tgw_node::Node>,
@@ -48,7 +50,8 @@ impl Node {
 
     /// Check tables (JSON) and give them to every worker; returns when all act by them.
     ///
-    /// ConfigError, and nothing applied, when they are wrong; TimeoutError when a worker does not turn.
+    /// ConfigError, and nothing applied, when they are wrong; DeviceError when a port cannot be told the addresses of its
+    /// host; TimeoutError when a worker does not turn.
     fn apply(&self, py: Python<'_>, tables_json: &str) -> PyResult<()> {
         py.detach(|| self.read().apply(tables_json)).map(drop).map_err(|error| errors::node(py, &error))
     }
@@ -68,6 +71,12 @@ impl Node {
     /// all their times [ns].
     fn residence(&self) -> counters::Times {
         counters::residence(self.read().counters())
+    }
+
+    /// What each port was opened as: port, interface, kind, text, and mode, copying, huge_pages, queues of AF_XDP or the
+    /// reason why it is not that. Empty before the start.
+    fn devices<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        self.read().devices().iter().map(|device| described(py, device)).collect()
     }
 
     /// The tap files.
@@ -107,4 +116,23 @@ impl Node {
     fn boot_id(&self) -> &str {
         &self.boot_id
     }
+}
+
+fn described<'py>(py: Python<'py>, device: &PortDevice) -> PyResult<Bound<'py, PyDict>> {
+    let out = PyDict::new(py);
+    out.set_item("port", device.port)?;
+    out.set_item("interface", &device.interface)?;
+    out.set_item("kind", if device.xdp.is_some() { "af_xdp" } else { "af_packet" })?;
+    out.set_item("text", device.to_string())?;
+    if let Some(xdp) = &device.xdp {
+        out.set_item("mode", if xdp.facts.mode == Mode::Native { "native" } else { "generic" })?;
+        out.set_item("copying", if xdp.facts.copying == Copying::Zero { "zero" } else { "kernel" })?;
+        out.set_item("huge_pages", xdp.facts.huge_pages)?;
+        out.set_item("queues", xdp.queues)?;
+        out.set_item("packet_senders", xdp.packet_senders)?;
+    }
+    if let Some(reason) = &device.reason {
+        out.set_item("reason", reason)?;
+    }
+    Ok(out)
 }
