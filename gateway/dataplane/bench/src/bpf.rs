@@ -97,6 +97,15 @@ impl Program {
 
     /// Run it on `count` frames that begin as `frame`, `batch` (at most 256) between two looks at the send queues.
     pub(crate) fn run_live(&self, frame: &[u8], count: u32, batch: u32) -> io::Result<()> {
+        self.run(frame, count, batch, LIVE_FRAMES)
+    }
+
+    /// Run it once on a copy of `frame` that goes nowhere: how programs are measured one packet at a time.
+    pub(crate) fn run_once(&self, frame: &[u8]) -> io::Result<()> {
+        self.run(frame, 1, 0, 0)
+    }
+
+    fn run(&self, frame: &[u8], count: u32, batch: u32, flags: u32) -> io::Result<()> {
         let mut run = Run {
             program: self.0.as_raw_fd() as u32,
             result: 0,
@@ -110,7 +119,7 @@ impl Program {
             context_size_out: 0,
             context_in: 0,
             context_out: 0,
-            flags: LIVE_FRAMES,
+            flags,
             core: 0,
             batch,
             padding: 0,

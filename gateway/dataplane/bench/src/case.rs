@@ -16,7 +16,7 @@ use crate::{Failure, BATCH};
 /// The tables of flows are filled to so many hundredths, as the design asks.
 const LOAD: usize = 85;
 /// Simulated time from batch to batch: 10 million packets per second [ns].
-const TICK: u64 = 6_400;
+pub(crate) const TICK: u64 = 6_400;
 
 /// How much is measured.
 #[derive(Clone, Copy)]
@@ -31,7 +31,7 @@ pub(crate) struct Effort {
 
 /// Counts points: traffic without a colour causes none.
 #[derive(Default)]
-struct Points(u64);
+pub(crate) struct Points(u64);
 
 impl Observer for Points {
     fn point(&mut self, _: &Point) {

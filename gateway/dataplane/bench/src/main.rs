@@ -7,6 +7,7 @@ mod case;
 mod commands;
 mod connections;
 mod exact;
+mod flood;
 mod limit;
 mod machine;
 mod node;
@@ -150,6 +151,10 @@ fn run(arguments: &Arguments) -> Result<(Value, bool), Failure> {
         eprintln!("{:6.1} s  capacity", started.elapsed().as_secs_f64());
         let flows = if arguments.quick { 100_000 } else { VERY_MANY_FLOWS };
         document["capacity"] = capacity::run(flows, Effort { turns: effort.turns.min(9), ..effort })?;
+    }
+    if chosen("flood", many) {
+        eprintln!("{:6.1} s  flood", started.elapsed().as_secs_f64());
+        document["flood"] = if arguments.quick { flood::run(2_000, 600)? } else { flood::run(100_000, 40_000)? };
     }
     if chosen("repeat_one", many) {
         let packets = if arguments.quick { 500 } else { 20_000 };

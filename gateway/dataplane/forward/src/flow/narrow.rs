@@ -15,8 +15,8 @@ use crate::prefetch::prefetch;
 const LANES: usize = 3;
 /// Steps that the search for room looks at.
 const MAX_STEPS: usize = 400;
-/// Buckets that an insertion searches for dead flows when the table holds all it may.
-const SEARCHED: usize = 64;
+/// Buckets that an insertion looks through for dead flows when the table holds all it may.
+const SEARCHED: usize = 16;
 /// A count of moved flows that has come so far stays: it can no longer be trusted to be exact.
 const STUCK: u8 = u8::MAX;
 
@@ -230,8 +230,9 @@ impl Narrow {
     /// Enter a flow that [`Narrow::find`] did not find. When there is no room, a half-open flow in its way goes.
     pub(super) fn insert(&mut self, hash: u64, key: &Key, state: u8, value: u32, timeout: u16) -> Result<Hit, Full> {
         if self.active >= self.capacity {
-            // Perhaps some of them are over: look at a part, further on each time.
-            self.sweep(self.buckets.len().div_ceil(SEARCHED));
+            // Perhaps some of them are over: look at a few, further on each time. No more, or whoever fills the table could
+            // make each of its SYNs expensive.
+            (0..SEARCHED.min(self.buckets.len())).for_each(|_| self.expire_next());
         }
         let (first, second) = (self.first(hash), self.second(hash));
         let bucket = if self.active < self.capacity { self.room(first, second) } else { None };

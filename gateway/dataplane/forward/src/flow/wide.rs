@@ -20,8 +20,8 @@ const ENTRY: usize = 6;
 const STATE_MASK: u64 = 0xFF;
 /// An insertion moves at most so many others.
 const MAX_MOVES: usize = 128;
-/// Buckets that an insertion searches for dead flows when all entries are taken.
-const SEARCHED: usize = 64;
+/// Buckets that an insertion looks through for dead flows when all entries are taken.
+const SEARCHED: usize = 16;
 /// Where a flow was found. Good until the next insertion, removal or sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -186,8 +186,8 @@ impl Wide {
         let first = self.first(hash);
         let second = self.other(first, tag);
         if self.fresh == self.entries.len() && self.freed == 0 {
-            // Perhaps some of them belong to flows that are over: look at a part, further on each time.
-            self.sweep((self.mask + 1).div_ceil(SEARCHED));
+            // Perhaps some of them belong to flows that are over: look at a few, as in `narrow`.
+            (0..SEARCHED.min(self.mask + 1)).for_each(|_| self.expire_next());
         }
         let (bucket, lane) = match self.room(first, second) {
             Some(place) => place,
