@@ -5,12 +5,16 @@ use tgw_wire::tcp;
 
 use crate::connection::{self, Sender};
 use crate::flow::{FlowTable, Found};
+use crate::fragments::Fragments;
 use crate::hash::Map;
 use crate::limits::TokenBucket;
-use crate::packet::Kind;
+use crate::packet::{Kind, Part};
+use crate::proxy::Proxied;
 use crate::runner::{Context, End, Stage};
-use crate::tables::{Backend, ClbTables, Endpoint, Listener, Section, Tables};
-use crate::tunnel::{age, wrap};
+use crate::tables::{Backend, ClbTables, ClientAddress, Listener, Section, Tables};
+use crate::toa;
+use crate::too_big::{Answers, Back};
+use crate::tunnel::{age, room, wrap};
 use crate::work::Work;
 use crate::{FlowCounters, Frame, Nanos, Options};
 
@@ -21,6 +25,11 @@ const SWEEP_PARTS: usize = 32;
 
 pub(crate) struct Clb {
     flows: FlowTable,
+    fragments: Fragments,
+    /// Made when the first listener asks for it.
+    proxied: Option<Proxied>,
+    answers: Answers,
+    options: Options,
     workers: u16,
     /// By place of the VIP in the tables.
     limits: Vec<Option<TokenBucket>>,
@@ -32,13 +41,26 @@ pub(crate) struct Clb {
 impl Clb {
     pub(crate) fn new(options: &Options) -> Self {
         let flows = FlowTable::new(options.flow_capacity, options.seed);
-        Self { flows, workers: options.workers, limits: Vec::new(), vip_ids: Vec::new(), now: 0 }
+        Self {
+            flows,
+            fragments: Fragments::new(options.seed),
+            proxied: None,
+            answers: Answers::default(),
+            options: *options,
+            workers: options.workers,
+            limits: Vec::new(),
+            vip_ids: Vec::new(),
+            now: 0,
+        }
     }
 }
 
 impl Stage for Clb {
     fn take_tables(&mut self, tables: &Tables) {
         let Section::Clb(clb) = &tables.section else { return };
+        if self.proxied.is_none() && clb.listeners.iter().any(|x| x.client_address == ClientAddress::Proxy) {
+            self.proxied = Some(Proxied::new(self.options.flow_capacity, self.options.seed));
+        }
         let old: Map<u32, TokenBucket> =
             self.vip_ids.iter().zip(&self.limits).filter_map(|(id, bucket)| bucket.map(|b| (*id, b))).collect();
         self.vip_ids = clb.vips.iter().map(|vip| vip.id).collect();
@@ -52,6 +74,11 @@ impl Stage for Clb {
     fn advance(&mut self, now: Nanos) {
         self.now = now;
         self.flows.advance(now / 1_000_000_000);
+        self.fragments.advance(now);
+        self.answers.advance(now);
+        if let Some(proxied) = &mut self.proxied {
+            proxied.advance(now);
+        }
     }
 
     fn prepare(&mut self, work: &mut Work) {
@@ -77,18 +104,41 @@ impl Stage for Clb {
             work.vip_id = 0;
             return Err(DropReason::NoVip.into());
         }
-        let to = if work.hop == Hop::ClbIn {
+        work.left = (work.packet.tuple.src, work.packet.tuple.dst);
+        let is_request = work.hop == Hop::ClbIn;
+        let (listener, backend) = if work.packet.part == Part::Later {
+            self.later_fragment(clb, vip, work)?
+        } else if is_request {
             let listener = listener_of(clb, vip, work)?;
             age(frame, &work.packet)?;
-            let backend = self.choose(listener, vip, work)?;
-            work.server_id = backend.id;
-            backend.endpoint
+            (listener, self.choose(listener, vip, work)?)
         } else {
-            let to = self.reply(clb, vip, work)?;
-            age(frame, &work.packet)?;
-            to
+            self.reply(clb, vip, work)?
         };
-        work.left = (work.packet.tuple.src, work.packet.tuple.dst);
+        work.server_id = backend.id;
+        if !is_request || work.packet.part == Part::Later {
+            age(frame, &work.packet)?;
+        }
+        if work.packet.part == Part::First {
+            self.fragments.remember(&work.packet, u64::from(backend.id) << 16 | u64::from(work.flow.dst_port));
+        }
+        let (to, back) = if is_request { (backend.endpoint, clb.reply_to) } else { (clb.reply_to, backend.endpoint) };
+        let room = room(tables, &to);
+        if work.packet.len() > room {
+            work.outer_dst = to.address;
+            return Err(self.answers.too_big(context, frame, work, room, Back::Tunnel(back)));
+        }
+        match (listener.client_address, &mut self.proxied) {
+            (ClientAddress::Toa, _) if work.begins => toa::tell(frame, &mut work.packet, room),
+            (ClientAddress::Proxy, Some(proxied)) if work.packet.part != Part::Later => {
+                if is_request {
+                    proxied.request(frame, work, room)?;
+                } else {
+                    proxied.reply(frame, work)?;
+                }
+            }
+            _ => {}
+        }
         Ok(wrap(context, frame, work, &to)?)
     }
 
@@ -98,6 +148,9 @@ impl Stage for Clb {
 
     fn sweep(&mut self) {
         self.flows.sweep(SWEEP_PARTS);
+        if let Some(proxied) = &mut self.proxied {
+            proxied.sweep(SWEEP_PARTS);
+        }
     }
 }
 
@@ -121,12 +174,14 @@ fn backend_of(listener: &Listener, value: u64) -> Option<&Backend> {
 
 impl Clb {
     /// The real server of a request: the flow's, or a new choice.
-    fn choose<'a>(&mut self, listener: &'a Listener, vip: u32, work: &Work) -> Result<&'a Backend, DropReason> {
+    fn choose<'a>(&mut self, listener: &'a Listener, vip: u32, work: &mut Work) -> Result<&'a Backend, DropReason> {
         let flags = work.packet.tcp_flags;
         let opening = work.packet.kind == Kind::Tcp && connection::is_opening(flags);
         let found = self.flows.find(work.hash, &work.flow);
+        work.begins = opening;
         if let Some(found) = found {
             let state = self.flows.state(found);
+            work.begins |= connection::is_half_open(state);
             let known = backend_of(listener, self.flows.value(found));
             match known {
                 Some(backend) if work.is_error() => return Ok(backend),
@@ -158,32 +213,52 @@ impl Clb {
         Ok(backend)
     }
 
-    /// Where a reply, or an ICMP error about a request, goes on to.
-    fn reply(&mut self, clb: &ClbTables, vip: u32, work: &mut Work) -> Result<Endpoint, DropReason> {
-        let key = work.outer.key.ok_or(DropReason::TunnelDecapFail)?;
+    /// Where a fragment without ports belongs: to where the first one of its packet went.
+    fn later_fragment<'a>(
+        &self,
+        clb: &'a ClbTables,
+        vip: u32,
+        work: &Work,
+    ) -> Result<(&'a Listener, &'a Backend), DropReason> {
+        let value = self.fragments.find(&work.packet).ok_or(DropReason::Fragment)?;
+        let listener = clb.listener(vip, work.flow.protocol, value as u16).ok_or(DropReason::Fragment)?;
+        let backend = backend_of(listener, value >> 16).ok_or(DropReason::NoBackend)?;
+        if work.hop != Hop::ClbIn && !work.outer.is_from(&backend.endpoint) {
+            return Err(DropReason::Fragment);
+        }
+        Ok((listener, backend))
+    }
+
+    /// Who sent a reply, or an ICMP error about a request.
+    fn reply<'a>(
+        &mut self,
+        clb: &'a ClbTables,
+        vip: u32,
+        work: &Work,
+    ) -> Result<(&'a Listener, &'a Backend), DropReason> {
+        work.outer.needed_key()?;
         let listener = clb.listener(vip, work.flow.protocol, work.flow.dst_port).ok_or(DropReason::NoFlow)?;
         let flags = work.packet.tcp_flags;
         match self.flows.find(work.hash, &work.flow) {
             Some(found) => {
                 let backend = backend_of(listener, self.flows.value(found))
-                    .filter(|backend| backend.endpoint.key == Some(key))
+                    .filter(|backend| work.outer.is_from(&backend.endpoint))
                     .ok_or(DropReason::NoFlow)?;
                 if !work.is_error() {
                     let state = self.flows.state(found);
                     self.touch(found, state, work, Sender::Server, backend);
                 }
-                work.server_id = backend.id;
+                Ok((listener, backend))
             }
             // This LD has lost its state (it was restarted), but the tunnel names the server: the connection goes on.
             None if work.packet.kind == Kind::Tcp && flags & (tcp::SYN | tcp::RST) == 0 => {
-                let backend = listener.backends.iter().find(|backend| backend.endpoint.key == Some(key));
+                let backend = listener.backends.iter().find(|backend| work.outer.is_from(&backend.endpoint));
                 let backend = backend.ok_or(DropReason::NoFlow)?;
                 let _ = self.enter(None, work, Sender::Server, backend);
-                work.server_id = backend.id;
+                Ok((listener, backend))
             }
-            None => return Err(DropReason::NoFlow),
+            None => Err(DropReason::NoFlow),
         }
-        Ok(clb.reply_to)
     }
 
     fn touch(&mut self, found: Found, state: u8, work: &Work, from: Sender, backend: &Backend) {

@@ -8,14 +8,18 @@ mod dispatch;
 mod eip;
 mod faults;
 mod flow;
+mod fragments;
 mod frame;
 mod hash;
 pub mod limits;
 pub mod maglev;
 mod packet;
 mod prefetch;
+mod proxy;
 mod runner;
 mod tables;
+mod toa;
+mod too_big;
 mod translate;
 mod tunnel;
 mod vswitch;
@@ -115,7 +119,7 @@ pub fn pipeline(role: Role, worker: u16, options: &Options) -> Box<dyn Pipeline>
     // Workers differ in their hash, so that no set of flows is bad for all.
     let options = Options { seed: options.seed ^ u64::from(worker) << 48, ..*options };
     match role {
-        Role::Eip => Box::new(Runner::new(role, eip::Eip)),
+        Role::Eip => Box::new(Runner::new(role, eip::Eip::default())),
         Role::Clb => Box::new(Runner::new(role, clb::Clb::new(&options))),
         Role::Vswitch => Box::new(Runner::new(role, vswitch::Vswitch::new(&options))),
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::bytes::{put, slice, u16_at, u32_at, u8_at};
+use crate::bytes::{put, slice, slice_mut, u16_at, u32_at, u8_at};
 use crate::checksum::Delta;
 use crate::{Error, Result};
 
@@ -127,6 +127,14 @@ const fn are_sane(flags: u8) -> bool {
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
+    /// The options, to change; then call [`Packet::adjust`].
+    pub fn options_mut(&mut self) -> &mut [u8] {
+        let end = self.header_len();
+        let bytes = self.0.as_mut();
+        let len = bytes.len();
+        slice_mut(bytes, HEADER_LEN.min(len)..end.min(len))
+    }
+
     /// Another sequence number. Returns what changed, for the checksum.
     pub fn set_seq(&mut self, seq: u32) -> Delta {
         self.set_number(field::SEQ, seq)
