@@ -35,7 +35,7 @@ impl Region {
         let two = send(&mut *self.clb, 0, &routed(&one));
         assert_eq!(two.port(), 0);
         let (src, dst, key, _) = untunnel(&two.frame);
-        assert_eq!((src, dst, key), (ip(plan.ld), ip(plan.host), Some(77)));
+        assert_eq!((src, dst, key), (ip(plan.ld), ip(plan.host), plan.key));
         let three = send(&mut *self.vswitch, 0, &routed(&two));
         assert_eq!(three.port(), 1);
         assert_eq!((&three.frame[..6], &three.frame[6..12]), (&SERVER_MAC.0[..], &EDGE_MAC.0[..]));
@@ -50,7 +50,7 @@ impl Region {
         let one = send(&mut *self.vswitch, 1, &frame_to(EDGE_MAC, packet));
         assert_eq!(one.port(), 0);
         let (src, dst, key, _) = untunnel(&one.frame);
-        assert_eq!((src, dst, key), (ip(plan.host), ip(plan.ld), Some(77)));
+        assert_eq!((src, dst, key), (ip(plan.host), ip(plan.ld), plan.key));
         let two = send(&mut *self.clb, 0, &routed(&one));
         assert_eq!(two.port(), 0);
         let (src, dst, ..) = untunnel(&two.frame);

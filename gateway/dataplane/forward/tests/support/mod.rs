@@ -12,7 +12,7 @@ use tgw_contract::{DropReason, Point, Role};
 use tgw_forward::{pipeline, Frame, Observer, Options, Outcome, Pipeline, Tables};
 use tgw_wire::checksum::Sum;
 use tgw_wire::ethernet::{self, Mac};
-use tgw_wire::{gre, icmpv4, icmpv6, ipv4, ipv6, protocol, tcp, udp, vxlan};
+use tgw_wire::{geneve, gre, gre_udp, gue, icmpv4, icmpv6, ipip, ipv4, ipv6, protocol, tcp, udp, vxlan};
 
 pub const NOW: u64 = 1_700_000_000_000_000_000;
 pub const KEY: &str = "000102030405060708090a0b0c0d0e0f";
@@ -154,42 +154,82 @@ pub fn frame(ip: &[u8]) -> Vec<u8> {
 
 /// An IP packet around another one, in a tunnel.
 pub fn tunnel(src: &str, dst: &str, encap: &str, key: Option<u32>, inner: &[u8]) -> Vec<u8> {
-    let ethertype = if inner[0] >> 4 == 4 { ethernet::IPV4 } else { ethernet::IPV6 };
-    let (number, mut payload) = if encap == "gre" {
-        let repr = gre::Repr { protocol: ethertype, key };
-        let mut bytes = vec![0; repr.len()];
-        repr.emit(&mut bytes).unwrap();
-        (protocol::GRE, bytes)
-    } else {
-        let mut bytes = vec![0; 8 + 8 + 14];
-        let payload_len = 8 + 14 + inner.len();
-        udp::Repr { src_port: 50_000, dst_port: vxlan::PORT, payload_len, checksum: 0 }.emit(&mut bytes).unwrap();
-        vxlan::Repr { vni: key.unwrap_or(0) }.emit(&mut bytes[8..]).unwrap();
-        ethernet::Repr { dst: MAC, src: ROUTER, ethertype }.emit(&mut bytes[16..]).unwrap();
-        (protocol::UDP, bytes)
+    let version = inner[0] >> 4;
+    let ethertype = if version == 4 { ethernet::IPV4 } else { ethernet::IPV6 };
+    let (number, port, mut header) = match encap {
+        "ipip" => (ipip::protocol_of(version), 0, Vec::new()),
+        "gre" | "gre_udp" => {
+            let repr = gre::Repr { protocol: ethertype, key };
+            let mut bytes = vec![0; repr.len()];
+            repr.emit(&mut bytes).unwrap();
+            (if encap == "gre" { protocol::GRE } else { protocol::UDP }, gre_udp::PORT, bytes)
+        }
+        "vxlan" => {
+            let mut bytes = vec![0; vxlan::HEADER_LEN + ethernet::HEADER_LEN];
+            vxlan::Repr { vni: key.unwrap_or(0) }.emit(&mut bytes).unwrap();
+            ethernet::Repr { dst: MAC, src: ROUTER, ethertype }.emit(&mut bytes[vxlan::HEADER_LEN..]).unwrap();
+            (protocol::UDP, vxlan::PORT, bytes)
+        }
+        "gue" => {
+            let repr = gue::Repr { protocol: ipip::protocol_of(version), key };
+            let mut bytes = vec![0; repr.len()];
+            repr.emit(&mut bytes).unwrap();
+            (protocol::UDP, gue::PORT, bytes)
+        }
+        "geneve" => {
+            let mut bytes = vec![0; geneve::HEADER_LEN];
+            geneve::Repr { protocol: ethertype, vni: key.unwrap_or(0) }.emit(&mut bytes).unwrap();
+            (protocol::UDP, geneve::PORT, bytes)
+        }
+        other => panic!("no tunnel: {other}"),
     };
-    payload.extend_from_slice(inner);
-    packet(ip(src), ip(dst), number, 64, &payload)
+    header.extend_from_slice(inner);
+    if number == protocol::UDP {
+        return udp((src, 50_000), (dst, port), &header, ip(src).is_ipv6() && encap != "vxlan");
+    }
+    packet(ip(src), ip(dst), number, 64, &header)
 }
 
 /// What came out of a tunnel packet: (outer source, outer destination, key, inner packet). The outer header is verified.
 pub fn untunnel(frame: &[u8]) -> (IpAddr, IpAddr, Option<u32>, Vec<u8>) {
     let (src, dst, number, payload) = open(&frame[14..]);
-    match number {
-        protocol::GRE => {
-            let view = gre::Packet::new_checked(&payload).unwrap();
-            (src, dst, view.key(), view.payload().to_vec())
-        }
+    let of_gre = |bytes: &[u8]| {
+        let view = gre::Packet::new_checked(bytes).unwrap();
+        (view.key(), view.payload().to_vec())
+    };
+    let (key, inner) = match number {
+        protocol::GRE => of_gre(&payload),
+        ipip::IPV4 | ipip::IPV6 => (None, payload),
         protocol::UDP => {
             let datagram = udp::Packet::new_checked(&payload).unwrap();
-            assert_eq!(datagram.dst_port(), vxlan::PORT);
             assert!(datagram.src_port() >= 49_152);
-            let tunnel = vxlan::Packet::new_checked(datagram.payload()).unwrap();
-            let link = ethernet::Packet::new_checked(tunnel.payload()).unwrap();
-            (src, dst, Some(tunnel.vni()), link.payload().to_vec())
+            assert_eq!(datagram.length(), payload.len());
+            if src.is_ipv6() && datagram.dst_port() != vxlan::PORT {
+                assert!(datagram.verify_checksum(pseudo(src, dst, number, payload.len())), "the tunnel's UDP checksum");
+            } else {
+                assert_eq!(datagram.checksum(), 0);
+            }
+            match datagram.dst_port() {
+                vxlan::PORT => {
+                    let view = vxlan::Packet::new_checked(datagram.payload()).unwrap();
+                    let link = ethernet::Packet::new_checked(view.payload()).unwrap();
+                    (Some(view.vni()), link.payload().to_vec())
+                }
+                gre_udp::PORT => of_gre(datagram.payload()),
+                gue::PORT => {
+                    let view = gue::Packet::new_checked(datagram.payload()).unwrap();
+                    (view.key(), view.payload().to_vec())
+                }
+                geneve::PORT => {
+                    let view = geneve::Packet::new_checked(datagram.payload()).unwrap();
+                    (Some(view.vni()), view.payload().to_vec())
+                }
+                other => panic!("no tunnel: port {other}"),
+            }
         }
         other => panic!("no tunnel: protocol {other}"),
-    }
+    };
+    (src, dst, key, inner)
 }
 
 /// Addresses, protocol and payload of an IP packet, its header verified.
@@ -300,6 +340,8 @@ pub struct Plan {
     pub host: &'static str,
     pub router: &'static str,
     pub encap: &'static str,
+    /// The real server's; `None` where the tunnel goes without one.
+    pub key: Option<u32>,
 }
 
 pub fn plan(inner: u8, outer: u8, encap: &'static str) -> Plan {
@@ -313,7 +355,8 @@ pub fn plan(inner: u8, outer: u8, encap: &'static str) -> Plan {
     } else {
         ("fd04::1", "fd03::1", "fd03::ffff", "fd03::11", "fd03::101", "fd02::1")
     };
-    Plan { client, prober, public, private, service, eip, anycast, ld, host, router, encap }
+    let key = if encap == "ipip" { None } else { Some(77) };
+    Plan { client, prober, public, private, service, eip, anycast, ld, host, router, encap, key }
 }
 
 impl Plan {
@@ -340,7 +383,7 @@ impl Plan {
 
     pub fn clb_tables(&self) -> Value {
         let mut tables = self.base("clb", self.ld);
-        let backends = json!([{"id": 5, "tunnel": self.host, "key": 77, "encap": self.encap, "weight": 100}]);
+        let backends = json!([{"id": 5, "tunnel": self.host, "key": self.key, "encap": self.encap, "weight": 100}]);
         let listener = |protocol: &str, port: u16| json!({"protocol": protocol, "port": port, "backends": backends});
         tables["clb"] = json!({"reply_to": self.anycast, "reply_encap": self.encap, "vips": [
             {"id": 1, "address": self.private, "service": self.service, "new_flows_per_s": null,
@@ -353,7 +396,7 @@ impl Plan {
         tables["ports"].as_array_mut().unwrap().push(json!({
             "index": 1, "interface": "srv1", "mac": EDGE_MAC.to_string(), "mtu": 1500,
             "host_addresses": ["169.254.1.1"]}));
-        tables["vswitch"] = json!({"servers": [{"id": 5, "key": 77, "port": 1, "mac": SERVER_MAC.to_string(),
+        tables["vswitch"] = json!({"servers": [{"id": 5, "key": self.key, "port": 1, "mac": SERVER_MAC.to_string(),
             "vips": [{"id": 1, "address": self.private}]}]});
         tables
     }
@@ -371,15 +414,18 @@ impl Plan {
     }
 }
 
-/// All combinations of inner family, outer family and encapsulation.
+/// All combinations of inner family, outer family and encapsulation. Corpora name plans by their place.
 pub fn plans() -> Vec<Plan> {
     let mut plans = Vec::new();
-    for inner in [4, 6] {
-        for outer in [4, 6] {
-            for encap in ["gre", "vxlan"] {
-                plans.push(plan(inner, outer, encap));
+    for encaps in [&["gre", "vxlan"][..], &["gre_udp", "ipip", "gue", "geneve"]] {
+        for inner in [4, 6] {
+            for outer in [4, 6] {
+                plans.extend(encaps.iter().map(|encap| plan(inner, outer, encap)));
             }
         }
+    }
+    for inner in [4, 6] {
+        plans.extend([4, 6].map(|outer| Plan { key: None, ..plan(inner, outer, "gue") }));
     }
     plans
 }

@@ -12,8 +12,8 @@ pub fn seeds(p: &Plan) -> Vec<(u16, Vec<u8>)> {
     let public = Tcp::new((p.client, 4000), (p.public, 80), SYN).ip();
     let public_answer = Tcp::new((p.public, 80), (p.client, 4000), ACK).ip();
     let to_ld = |inner: &[u8]| (0, frame(&tunnel(p.eip, p.service, p.encap, None, inner)));
-    let to_host = |inner: &[u8]| (0, frame(&tunnel(p.ld, p.host, p.encap, Some(77), inner)));
-    let from_host = |inner: &[u8]| (0, frame(&tunnel(p.host, p.ld, p.encap, Some(77), inner)));
+    let to_host = |inner: &[u8]| (0, frame(&tunnel(p.ld, p.host, p.encap, p.key, inner)));
+    let from_host = |inner: &[u8]| (0, frame(&tunnel(p.host, p.ld, p.encap, p.key, inner)));
     let to_eip = |inner: &[u8]| (0, frame(&tunnel(p.ld, p.anycast, p.encap, None, inner)));
     let plain = |inner: &[u8]| (1, frame_to(EDGE_MAC, inner));
     vec![
@@ -31,6 +31,6 @@ pub fn seeds(p: &Plan) -> Vec<(u16, Vec<u8>)> {
         plain(&unreachable(p.client, p.public, &public_answer)),
         plain(&answer),
         plain(&Tcp::new((p.client, 4000), (p.public, 80), RST).ip()),
-        (0, frame(&unreachable(p.router, p.ld, &tunnel(p.ld, p.host, p.encap, Some(77), &syn)))),
+        (0, frame(&unreachable(p.router, p.ld, &tunnel(p.ld, p.host, p.encap, p.key, &syn)))),
     ]
 }
