@@ -1,6 +1,7 @@
 //! Packets built by hand and a small region of three nodes, for the tests of the pipelines.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod region;
 pub mod seeds;
 
 use std::net::IpAddr;
@@ -137,6 +138,40 @@ pub fn icmp(src: &str, dst: &str, v4: (u8, u8), v6: (u8, u8), body: &[u8]) -> Ve
 /// "Port unreachable" about `quoted`.
 pub fn unreachable(src: &str, dst: &str, quoted: &[u8]) -> Vec<u8> {
     icmp(src, dst, (3, 3), (1, 4), quoted)
+}
+
+/// The parts of an IP packet, `size` bytes of payload each (a multiple of 8).
+pub fn fragments(whole: &[u8], ident: u32, size: usize) -> Vec<Vec<u8>> {
+    let (src, dst, number, payload) = open(whole);
+    let last = payload.len().div_ceil(size) - 1;
+    let part = |(index, bytes): (usize, &[u8])| {
+        let place = (index * size) as u16;
+        if src.is_ipv4() {
+            let mut part = packet(src, dst, number, whole[8], bytes);
+            part[4..6].copy_from_slice(&(ident as u16).to_be_bytes());
+            part[6..8].copy_from_slice(&(place / 8 | if index < last { 0x2000 } else { 0 }).to_be_bytes());
+            part[10..12].fill(0);
+            let checksum = Sum::new().bytes(&part[..20]).checksum();
+            part[10..12].copy_from_slice(&checksum.to_be_bytes());
+            part
+        } else {
+            let [high, low] = (place | u16::from(index < last)).to_be_bytes();
+            let mut body = vec![number, 0, high, low];
+            body.extend_from_slice(&ident.to_be_bytes());
+            body.extend_from_slice(bytes);
+            packet(src, dst, 44, whole[7], &body)
+        }
+    };
+    payload.chunks(size).enumerate().map(part).collect()
+}
+
+/// The packet that these parts make.
+pub fn reassembled(parts: &[Vec<u8>]) -> Vec<u8> {
+    let (src, dst, number, _) = open(&parts[0]);
+    let is_v4 = src.is_ipv4();
+    let payload: Vec<u8> = parts.iter().flat_map(|part| open(part).3.split_off(if is_v4 { 0 } else { 8 })).collect();
+    let number = if is_v4 { number } else { parts[0][40] };
+    packet(src, dst, number, parts[0][if is_v4 { 8 } else { 7 }], &payload)
 }
 
 /// An Ethernet frame around an IP packet.
