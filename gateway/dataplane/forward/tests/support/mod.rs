@@ -73,12 +73,14 @@ pub struct Tcp<'a> {
     pub seq: u32,
     pub ack: u32,
     pub ttl: u8,
+    /// A multiple of 4 bytes.
+    pub options: &'a [u8],
     pub payload: &'a [u8],
 }
 
 impl<'a> Tcp<'a> {
     pub fn new(src: (&'a str, u16), dst: (&'a str, u16), flags: u8) -> Self {
-        Self { src, dst, flags, seq: 1000, ack: 0, ttl: 64, payload: b"" }
+        Self { src, dst, flags, seq: 1000, ack: 0, ttl: 64, options: b"", payload: b"" }
     }
 
     pub fn ip(&self) -> Vec<u8> {
@@ -93,6 +95,8 @@ impl<'a> Tcp<'a> {
             window: 1024,
         };
         repr.emit(&mut segment).unwrap();
+        segment.extend_from_slice(self.options);
+        segment[12] = ((segment.len() / 4) as u8) << 4;
         segment.extend_from_slice(self.payload);
         let checksum = pseudo(src, dst, protocol::TCP, segment.len()).bytes(&segment).checksum();
         segment[16..18].copy_from_slice(&checksum.to_be_bytes());
