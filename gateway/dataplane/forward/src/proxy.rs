@@ -164,7 +164,9 @@ impl Proxied {
         let length = length(work.packet.version);
         let mut shift = Shift { first, length, taken: state & TAKEN != 0 };
         if work.is_error() {
-            set_quoted_seq(frame, &work.packet, shift.back(work.packet.quoted.seq));
+            // What carried the header stands where the client sent it.
+            let quoted = work.packet.quoted.seq;
+            set_quoted_seq(frame, &work.packet, if quoted == first { quoted } else { shift.back(quoted) });
             return Ok(());
         }
         let flags = work.packet.tcp_flags;

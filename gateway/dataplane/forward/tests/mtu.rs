@@ -1,5 +1,5 @@
 //! Packets that do not fit: their senders are told what does, over every family and encapsulation and from every node.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
 
@@ -80,7 +80,7 @@ fn an_ld_tells_the_client_through_the_eip_nodes() {
         let request = sized((p.client, 4000), (p.private, 80), HUGE);
         let result = send(&mut *region.clb, 0, &to_ld(&p, &request));
         assert_eq!(answer_port(&result), 0);
-        let (src, dst, mtu, _) = too_big(&region.to_edge(&result).0);
+        let (src, dst, mtu, _) = too_big(&region.reply_after_ld(&result).0);
         assert_eq!((src, dst), (ip(p.public), ip(p.client)), "{p:?}");
         let fits = send(&mut *region.clb, 0, &to_ld(&p, &sized((p.client, 4000), (p.private, 80), mtu)));
         assert_eq!((fits.port(), fits.frame.len()), (0, 1700 + 14));
@@ -95,7 +95,7 @@ fn a_vswitch_tells_the_client_through_its_ld() {
         let request = sized((p.client, 4000), (p.private, 80), 1501);
         let result = send(&mut *region.vswitch, 0, &frame(&tunnel(p.ld, p.host, p.encap, p.key, &request)));
         assert_eq!(answer_port(&result), 0);
-        let (left, _) = region.from_host(&result);
+        let (left, _) = region.after_host(&result);
         let (src, dst, mtu, quoted) = too_big(&left);
         assert_eq!((src, dst, mtu), (ip(p.public), ip(p.client), 1500), "{p:?}");
         assert_eq!(quoted, (ip(p.client), ip(p.public)), "the client knows only the public address");
@@ -121,12 +121,12 @@ fn replies_that_do_not_fit_are_told_to_the_real_server() {
 
         let at_ld = send(&mut *region.clb, 0, &frame(&tunnel(p.host, p.ld, p.encap, p.key, &reply)));
         assert_eq!(answer_port(&at_ld), 0);
-        check(&region.from_ld(&at_ld).0);
+        check(&region.after_ld(&at_ld).0);
 
         let smaller = sized((p.private, 80), (p.client, 4000), 1501);
         let at_eip = send(&mut *region.eip, 0, &frame(&tunnel(p.ld, p.anycast, p.encap, None, &smaller)));
         assert_eq!(answer_port(&at_eip), 0);
-        assert_eq!(check(&region.from_eip(&at_eip).0), 1500);
+        assert_eq!(check(&region.after_eip(&at_eip).0), 1500);
     }
 }
 

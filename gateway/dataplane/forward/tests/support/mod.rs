@@ -153,7 +153,7 @@ pub fn fragments(whole: &[u8], ident: u32, size: usize) -> Vec<Vec<u8>> {
         if src.is_ipv4() {
             let mut part = packet(src, dst, number, whole[8], bytes);
             part[4..6].copy_from_slice(&(ident as u16).to_be_bytes());
-            part[6..8].copy_from_slice(&(place / 8 | if index < last { 0x2000 } else { 0 }).to_be_bytes());
+            part[6..8].copy_from_slice(&(place / 8 + if index < last { 0x2000 } else { 0 }).to_be_bytes());
             part[10..12].fill(0);
             let checksum = Sum::new().bytes(&part[..20]).checksum();
             part[10..12].copy_from_slice(&checksum.to_be_bytes());
@@ -438,6 +438,20 @@ impl Plan {
         tables["vswitch"] = json!({"servers": [{"id": 5, "key": self.key, "port": 1, "mac": SERVER_MAC.to_string(),
             "vips": [{"id": 1, "address": self.private}]}]});
         tables
+    }
+
+    /// Tables of LD and vSwitch with what listeners and VIPs may ask for besides, by number.
+    pub fn with_extras(&self, number: usize) -> (Value, Value) {
+        let (mut clb, mut vswitch) = (self.clb_tables(), self.vswitch_tables());
+        clb["clb"]["vips"][0]["listeners"][0]["client_address"] =
+            [json!(null), json!("toa"), json!("proxy_v2")][number % 3].clone();
+        if number % 3 == 1 {
+            clb["clb"]["vips"][0]["mode"] = json!("dsr");
+            vswitch["vswitch"]["reply_to"] = json!(self.anycast);
+            vswitch["vswitch"]["reply_encap"] = json!(self.encap);
+            vswitch["vswitch"]["servers"][0]["vips"][0]["mode"] = json!("dsr");
+        }
+        (clb, vswitch)
     }
 
     pub fn eip(&self) -> Box<dyn Pipeline> {

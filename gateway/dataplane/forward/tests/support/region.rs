@@ -34,24 +34,24 @@ impl Region {
     /// As [`Region::request`], for what is not a whole packet.
     pub fn forth(&mut self, packet: &[u8]) -> (Vec<u8>, Vec<Point>) {
         let one = send(&mut *self.eip, 1, &frame_to(EDGE_MAC, packet));
-        let (arrived, points) = self.from_eip(&one);
+        let (arrived, points) = self.after_eip(&one);
         (arrived, [one.points, points].concat())
     }
 
     /// What an EIP node has sent towards the LDs, on to the real server.
-    pub fn from_eip(&mut self, one: &Result) -> (Vec<u8>, Vec<Point>) {
+    pub fn after_eip(&mut self, one: &Result) -> (Vec<u8>, Vec<Point>) {
         let plan = self.plan;
         let (src, dst, key, _) = untunnel(&one.frame);
         assert_eq!((src, dst), (ip(plan.eip), ip(plan.service)));
         assert!(key.unwrap_or(0) == 0);
         let two = send(&mut *self.clb, 0, &routed(one));
         assert_eq!(two.port(), 0);
-        let (arrived, points) = self.from_ld(&two);
+        let (arrived, points) = self.after_ld(&two);
         (arrived, [two.points, points].concat())
     }
 
     /// What an LD has sent towards the host, on to the real server.
-    pub fn from_ld(&mut self, two: &Result) -> (Vec<u8>, Vec<Point>) {
+    pub fn after_ld(&mut self, two: &Result) -> (Vec<u8>, Vec<Point>) {
         let plan = self.plan;
         let (src, dst, key, _) = untunnel(&two.frame);
         assert_eq!((src, dst, key), (ip(plan.ld), ip(plan.host), plan.key));
@@ -64,23 +64,23 @@ impl Region {
     pub fn back(&mut self, packet: &[u8]) -> (Vec<u8>, Vec<Point>) {
         let one = send(&mut *self.vswitch, 1, &frame_to(EDGE_MAC, packet));
         assert_eq!(one.port(), 0);
-        let (left, points) = self.from_host(&one);
+        let (left, points) = self.after_host(&one);
         (left, [one.points, points].concat())
     }
 
     /// What a vSwitch has sent to the LD, on to the edge.
-    pub fn from_host(&mut self, one: &Result) -> (Vec<u8>, Vec<Point>) {
+    pub fn after_host(&mut self, one: &Result) -> (Vec<u8>, Vec<Point>) {
         let plan = self.plan;
         let (src, dst, key, _) = untunnel(&one.frame);
         assert_eq!((src, dst, key), (ip(plan.host), ip(plan.ld), plan.key));
         let two = send(&mut *self.clb, 0, &routed(one));
         assert_eq!(two.port(), 0);
-        let (left, points) = self.to_edge(&two);
+        let (left, points) = self.reply_after_ld(&two);
         (left, [two.points, points].concat())
     }
 
     /// What an LD has sent to the EIP nodes, on to the edge.
-    pub fn to_edge(&mut self, two: &Result) -> (Vec<u8>, Vec<Point>) {
+    pub fn reply_after_ld(&mut self, two: &Result) -> (Vec<u8>, Vec<Point>) {
         let plan = self.plan;
         let (src, dst, ..) = untunnel(&two.frame);
         assert_eq!((src, dst), (ip(plan.ld), ip(plan.anycast)));
