@@ -19,7 +19,7 @@ pub fn seeds(p: &Plan) -> Vec<(u16, Vec<u8>)> {
     let parts = fragments(&udp((p.client, 4001), (p.private, 53), &[7; 40], true), 9, 24);
     let answer_parts = fragments(&udp((p.private, 53), (p.client, 4000), &[7; 40], true), 9, 24);
     let public_parts = fragments(&udp((p.client, 4000), (p.public, 53), &[7; 40], true), 9, 24);
-    let big = Tcp { payload: &[7; 1750], ..Tcp::new((p.client, 4000), (p.public, 80), ACK) }.ip();
+    let big = Tcp { payload: &[7; 1650], ..Tcp::new((p.client, 4000), (p.public, 80), ACK) }.ip();
     vec![
         to_ld(&syn),
         to_ld(&question),
