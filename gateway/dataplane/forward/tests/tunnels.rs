@@ -131,6 +131,12 @@ fn replies_in_direct_return_skip_the_ld() {
         let one = send(&mut *region.vswitch, 1, &frame_to(EDGE_MAC, &unreachable(p.private, p.client, &about)));
         let two = send(&mut *region.eip, 0, &routed(&one));
         assert_eq!(verify(&two.frame[14..]), (ip(p.public), ip(p.client)));
+        // A request too big for the server's port: the client is told on the same way.
+        let big = Tcp { payload: &[7; 1500], ..Tcp::new((p.client, 4000), (p.private, 80), ACK) }.ip();
+        let one = send(&mut *region.vswitch, 0, &frame(&tunnel(p.ld, p.host, p.encap, p.key, &big)));
+        assert_eq!(one.reason(), DropReason::MtuExceeded);
+        assert_eq!(untunnel(&one.frame).1, ip(p.anycast));
+        assert_eq!(send(&mut *region.eip, 0, &routed(&one)).port(), 1);
         let unasked = Tcp::new((p.private, 80), (p.client, 4001), SYN | ACK).ip();
         assert_eq!(send(&mut *region.vswitch, 1, &frame_to(EDGE_MAC, &unasked)).reason(), DropReason::NoFlow);
         assert_eq!(region.clb.counters().created, 1);
