@@ -106,11 +106,13 @@ impl Stage for Clb {
         }
         work.left = (work.packet.tuple.src, work.packet.tuple.dst);
         let is_request = work.hop == Hop::ClbIn;
+        let mut begins = false;
         let (listener, backend) = if work.packet.part == Part::Later {
             self.later_fragment(clb, vip, work)?
         } else if is_request {
             let listener = listener_of(clb, vip, work)?;
             age(frame, &work.packet)?;
+            begins = listener.client_address == ClientAddress::Toa && self.begins(work);
             (listener, self.choose(listener, vip, work)?)
         } else {
             self.reply(clb, vip, work)?
@@ -129,7 +131,7 @@ impl Stage for Clb {
             return Err(self.answers.too_big(context, frame, work, room, Back::Tunnel(back)));
         }
         match (listener.client_address, &mut self.proxied) {
-            (ClientAddress::Toa, _) if work.begins => toa::tell(frame, &mut work.packet, room),
+            (ClientAddress::Toa, _) if begins => toa::tell(frame, &mut work.packet, room),
             (ClientAddress::Proxy, Some(proxied)) if work.packet.part != Part::Later => {
                 if is_request {
                     proxied.request(frame, work, room)?;
@@ -174,14 +176,12 @@ fn backend_of(listener: &Listener, value: u64) -> Option<&Backend> {
 
 impl Clb {
     /// The real server of a request: the flow's, or a new choice.
-    fn choose<'a>(&mut self, listener: &'a Listener, vip: u32, work: &mut Work) -> Result<&'a Backend, DropReason> {
+    fn choose<'a>(&mut self, listener: &'a Listener, vip: u32, work: &Work) -> Result<&'a Backend, DropReason> {
         let flags = work.packet.tcp_flags;
         let opening = work.packet.kind == Kind::Tcp && connection::is_opening(flags);
         let found = self.flows.find(work.hash, &work.flow);
-        work.begins = opening;
         if let Some(found) = found {
             let state = self.flows.state(found);
-            work.begins |= connection::is_half_open(state);
             let known = backend_of(listener, self.flows.value(found));
             match known {
                 Some(backend) if work.is_error() => return Ok(backend),
@@ -211,6 +211,13 @@ impl Clb {
             }
         }
         Ok(backend)
+    }
+
+    /// Whether it is one of the packets by which a client opens a connection: its SYN, or what comes next.
+    fn begins(&mut self, work: &Work) -> bool {
+        let found = self.flows.find(work.hash, &work.flow);
+        let is_half_open = found.is_some_and(|found| connection::is_half_open(self.flows.state(found)));
+        work.packet.kind == Kind::Tcp && (connection::is_opening(work.packet.tcp_flags) || is_half_open)
     }
 
     /// Where a fragment without ports belongs: to where the first one of its packet went.

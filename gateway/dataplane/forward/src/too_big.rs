@@ -17,8 +17,6 @@ use crate::tunnel::{deliver, wrap};
 use crate::work::{is_local_matter, Work};
 use crate::{Frame, Nanos};
 
-/// Answers of one worker per second.
-const RATE: u32 = 1000;
 const TTL: u8 = 64;
 /// Bytes of an answer at most, so that it fits through a tunnel wherever the smallest MTU of the protocol does
 /// (RFC 1812: 576; RFC 4443: 1280).
@@ -40,7 +38,8 @@ pub(crate) struct Answers {
 
 impl Default for Answers {
     fn default() -> Self {
-        Self { bucket: TokenBucket::new(RATE, 0), now: 0 }
+        // So many answers a second.
+        Self { bucket: TokenBucket::new(1000, 0), now: 0 }
     }
 }
 

@@ -16,17 +16,17 @@ use crate::work::Work;
 use crate::{FlowCounters, Frame, Nanos, Options};
 
 const SWEEP_PARTS: usize = 32;
-/// LDs that a host can learn: far more than send to it.
-const MOST_LDS: usize = 65_536;
+/// Pairs of real server and LD that a host can learn: far more than send to it.
+const MOST_PAIRS: usize = 1 << 20;
 
 pub(crate) struct Vswitch {
-    /// The value of a flow, and of a fragment: real server and LD.
     flows: FlowTable,
     fragments: Fragments,
     answers: Answers,
-    /// Outer sources that were learned; a flow names its LD by place.
-    lds: Vec<u128>,
-    places: Map<u128, u32>,
+    /// Id of the real server and outer source that sent to it, as they were learned; a flow, or the fragments of a packet,
+    /// name their pair by place.
+    pairs: Vec<(u32, u128)>,
+    places: Map<(u32, u128), u32>,
 }
 
 impl Vswitch {
@@ -36,7 +36,7 @@ impl Vswitch {
             flows,
             fragments: Fragments::new(options.seed),
             answers: Answers::default(),
-            lds: Vec::new(),
+            pairs: Vec::new(),
             places: Map::default(),
         }
     }
@@ -137,10 +137,9 @@ impl Vswitch {
         } else {
             self.flows.value(found.ok_or(DropReason::NoFlow)?)
         };
-        let (id, place) = ((value >> 32) as u32, value as u32);
+        let (id, address) = self.pairs.get(value as usize).copied().ok_or(DropReason::NoFlow)?;
         let server = vswitch.server(id).filter(|server| server.port == frame.port).ok_or(DropReason::NoFlow)?;
         let vip = server.vip(source).ok_or(DropReason::NoFlow)?;
-        let address = self.lds.get(place as usize).copied().ok_or(DropReason::NoFlow)?;
         if work.is_error() && work.flow.dst != source {
             return Err(DropReason::NoFlow.into());
         }
@@ -172,7 +171,7 @@ impl Vswitch {
         if found.is_none() && work.packet.kind == Kind::Tcp && flags & tcp::RST != 0 {
             return Ok(());
         }
-        let value = u64::from(server) << 32 | u64::from(self.place(work.outer.src)?);
+        let value = self.place(server, work.outer.src)?.into();
         let before = found.map_or(0, |found| self.flows.state(found));
         let state = connection::next(before, work.flow.protocol, flags, Sender::Client);
         let timeout = connection::timeout(state);
@@ -185,16 +184,16 @@ impl Vswitch {
         Ok(())
     }
 
-    fn place(&mut self, ld: u128) -> Result<u32, Full> {
-        if let Some(place) = self.places.get(&ld) {
+    fn place(&mut self, server: u32, ld: u128) -> Result<u32, Full> {
+        if let Some(place) = self.places.get(&(server, ld)) {
             return Ok(*place);
         }
-        if self.lds.len() >= MOST_LDS {
+        if self.pairs.len() >= MOST_PAIRS {
             return Err(Full);
         }
-        let place = self.lds.len() as u32;
-        self.lds.push(ld);
-        self.places.insert(ld, place);
+        let place = self.pairs.len() as u32;
+        self.pairs.push((server, ld));
+        self.places.insert((server, ld), place);
         Ok(place)
     }
 }

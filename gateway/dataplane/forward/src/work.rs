@@ -49,8 +49,6 @@ pub(crate) struct Work {
     pub(crate) outer_dst: u128,
     /// Inner addresses as they left, for Trace Points.
     pub(crate) left: (u128, u128),
-    /// Whether it is one of the client's packets that open a connection.
-    pub(crate) begins: bool,
     /// The flow in the direction of its requests, and the flow table's hash of it.
     pub(crate) flow: Tuple,
     pub(crate) hash: u64,
@@ -68,7 +66,6 @@ impl Default for Work {
             server_id: 0,
             outer_dst: 0,
             left: (0, 0),
-            begins: false,
             flow: Tuple::default(),
             hash: 0,
         }
