@@ -14,7 +14,9 @@ from contract.documents import Strict
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Id = Annotated[int, Field(ge=1, le=2**32 - 1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-Encap = Literal["gre", "vxlan"]
+Encap = Literal["gre", "gre_udp", "vxlan", "ipip", "gue", "geneve"]
+# Tunnels to a real server that may do without a key.
+KEYLESS = ("ipip", "gue")
 
 
 class Az(Strict):
@@ -44,27 +46,39 @@ class Node(Strict):
 
 
 class RealServer(Strict):
-    """One real server behind the vSwitch `host`. `key`: names it in the tunnel (GRE key, VXLAN VNI)."""
+    """One real server behind the vSwitch `host`.
+
+    `key`: names it in the tunnel (GRE key, VXLAN or Geneve VNI, GUE group identifier). IPIP carries none and GUE may do
+    without: then its host's address tells it from others, and on the host the VIP does.
+    """
 
     id: Id
     name: Name
     host: Name
-    key: Annotated[int, Field(ge=1, le=2**24 - 1)]
+    key: Annotated[int, Field(ge=1, le=2**24 - 1)] | None = None
     address: IPvAnyAddress
     weight: Annotated[int, Field(ge=0, le=1000)] = 100
 
 
 class Listener(Strict):
-    """A (protocol, port) of a VIP and the real servers that answer there, on the same port (no port translation)."""
+    """A (protocol, port) of a VIP and the real servers that answer there, on the same port (no port translation).
+
+    `client_address`: how the client's address reaches servers that see another source, because they stand behind one
+    more NAT or proxy (those that the vSwitch serves see it as the source): in the TCP option TOA, or in a PROXY header.
+    """
 
     protocol: Literal["tcp", "udp"] = "tcp"
     port: Port
     real_servers: Annotated[list[Name], Field(min_length=1)]
     probe: bool = True
+    client_address: Literal["toa", "proxy_v2"] | None = None
 
 
 class Vip(Strict):
-    """A public address, the private one it is translated to, and the tunnel address its cluster announces for it."""
+    """A public address, the private one it is translated to, and the tunnel address its cluster announces for it.
+
+    `mode`: replies go back through the LD that sent the request (tunnel), or straight to the EIP nodes (dsr).
+    """
 
     id: Id
     name: Name
@@ -75,6 +89,7 @@ class Vip(Strict):
     listeners: Annotated[list[Listener], Field(min_length=1)]
     demand: Annotated[float, Field(gt=0)] = 1.0
     new_flows_per_s: Annotated[int, Field(ge=1)] | None = None
+    mode: Literal["tunnel", "dsr"] = "tunnel"
 
 
 class Prober(Strict):
@@ -169,6 +184,7 @@ class Fleet(Strict):
                 for k, name in enumerate(listener.real_servers):
                     if name not in servers:
                         yield f"vips[{i}].listeners[{j}].real_servers[{k}]: expected a real server, got {name!r}"
+        yield from self._tunnels()
         yield from self._addresses_once()
         for i, p in enumerate(self.probing.probers):
             for j, network in enumerate(p.sources):
@@ -177,6 +193,43 @@ class Fleet(Strict):
                     for r in self.probing.reserved
                 ):
                     yield f"probing.probers[{i}].sources[{j}]: expected a part of probing.reserved, got {network}"
+
+    def _tunnels(self) -> Iterable[str]:
+        """What the tunnel to a host can carry: keys, client addresses, replies that skip the LD."""
+        nodes = {n.name: n for n in self.nodes}
+        servers = {s.name: s for s in self.real_servers}
+        for i, s in enumerate(self.real_servers):
+            encap = nodes[s.host].encap if s.host in nodes else None
+            if s.key is None and encap is not None and encap not in KEYLESS:
+                yield f"real_servers[{i}].key: expected a key, which {encap} needs, got nothing"
+            if s.key is not None and encap == "ipip":
+                yield f"real_servers[{i}].key: expected nothing, ipip carries no key, got {s.key}"
+        first: dict[tuple[str, object], tuple[str, str]] = {}
+        for i, v in enumerate(self.vips):
+            for j, listener in enumerate(v.listeners):
+                at = f"vips[{i}].listeners[{j}]"
+                if listener.client_address is not None and listener.protocol != "tcp":
+                    yield f"{at}.client_address: expected nothing, only TCP can carry it, got a UDP listener"
+                if listener.client_address == "proxy_v2" and v.mode == "dsr":
+                    yield f'{at}.client_address: expected mode "tunnel" of the VIP, replies must pass the LD, got "dsr"'
+                for k, name in enumerate(listener.real_servers):
+                    server = servers.get(name)
+                    host = nodes.get(server.host) if server else None
+                    if server is None or host is None:
+                        continue
+                    path = f"{at}.real_servers[{k}]"
+                    if server.key is None:
+                        other, where = first.setdefault((host.name, v.private), (name, path))
+                        if other != name:
+                            yield (
+                                f"{path}: expected a server with a key, or on another host than {other!r} at {where}:"
+                                f" without keys the VIP tells servers of a host apart, got {name!r}"
+                            )
+                    if v.mode == "dsr" and host.tunnel_address.version != self.tunnel.eip_anycast.version:
+                        yield (
+                            f"{path}: expected a host with an IPv{self.tunnel.eip_anycast.version} tunnel address, as"
+                            f' tunnel.eip_anycast is, in mode "dsr", got {host.tunnel_address}'
+                        )
 
     def _named(self) -> dict[str, list[str]]:
         return {

@@ -225,7 +225,7 @@ DROPS: dict[DropReason, DropInfo] = {
         True,
     ),
     DropReason.FRAGMENT: DropInfo(
-        "an IP fragment: it has no ports to look up",
+        "an IP fragment that cannot be placed: a later one before its first, one too short for its ports, a part of a tunnel packet or of an ICMP message",
         "client",
         (Hop.EIP_IN, Hop.CLB_IN, Hop.VSW_IN, Hop.VSW_OUT, Hop.CLB_OUT, Hop.EIP_OUT,),
         True,
@@ -297,7 +297,7 @@ DROPS: dict[DropReason, DropInfo] = {
         True,
     ),
     DropReason.BAD_TCP_FLAGS: DropInfo(
-        "TCP flags that no stack sends together: none at all, SYN with FIN or RST, FIN with RST, FIN or URG without ACK",
+        "TCP flags that no stack sends together: none at all, SYN with FIN or RST, FIN with RST, FIN, PSH or URG without ACK",
         "client",
         (Hop.EIP_IN, Hop.CLB_IN, Hop.VSW_IN, Hop.VSW_OUT, Hop.CLB_OUT, Hop.EIP_OUT,),
         True,

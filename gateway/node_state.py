@@ -6,9 +6,9 @@ import copy
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from contract.documents import Problem, Strict
 from gateway.node_ports import Port
@@ -16,11 +16,26 @@ from service.listen import Listen
 
 
 class ServerPort(Strict):
-    """[[server_port]]: the real server with this tunnel key is behind this port, at this MAC."""
+    """[[server_port]]: the real server with this tunnel key is behind this port, at this MAC.
 
-    key: int = Field(ge=0, le=2**32 - 1)
+    `id` names a server that has no key.
+    """
+
+    key: int | None = Field(default=None, ge=0, le=2**32 - 1)
+    id: int | None = Field(default=None, ge=1, le=2**32 - 1)
     port: int = Field(ge=1, le=65535)
     mac: str = Field(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if (self.key is None) == (self.id is None):
+            raise ValueError("expected either a key or an id")
+        return self
+
+    @property
+    def name(self) -> tuple[str, int]:
+        """What the tables call the server by: ("key", its key) or ("id", its id)."""
+        return ("key", self.key) if self.key is not None else ("id", self.id or 0)
 
 
 class NodeSettings(Strict):
@@ -113,17 +128,18 @@ class Desired:
         section = document.get("vswitch")
         if not isinstance(section, dict) or not isinstance(section.get("servers"), list):
             return []  # the native core says what is wrong with it
-        local = {server.key: server for server in self.settings.server_port}
+        local = {mine.name: mine for mine in self.settings.server_port}
         problems = []
         for at, server in enumerate(section["servers"]):
             if not isinstance(server, dict):
                 continue
-            key = server.get("key")
-            mine = local.get(key) if isinstance(key, int) else None
+            field = "id" if server.get("key") is None and "id" in server else "key"
+            named = server.get(field)
+            mine = local.get((field, named)) if isinstance(named, int) else None
             if mine is None:
-                known = ", ".join(str(key) for key in sorted(local)) or "none"
-                path = f"vswitch.servers[{at}].key"
-                problems.append(Problem(path, f"expected a [[server_port]] of this host ({known})", repr(key)[:80]))
+                known = ", ".join(f"{kind} {number}" for kind, number in sorted(local)) or "none"
+                path = f"vswitch.servers[{at}].{field}"
+                problems.append(Problem(path, f"expected a [[server_port]] of this host ({known})", repr(named)[:80]))
             else:
                 server["port"], server["mac"] = mine.port, mine.mac
         return problems

@@ -133,13 +133,19 @@ class _View:
 
     def _vip(self, vip: Vip) -> dict[str, Any]:
         listeners = [
-            {"protocol": x.protocol, "port": x.port, "backends": [self._backend(n) for n in x.real_servers]}
+            {
+                "protocol": x.protocol,
+                "port": x.port,
+                "client_address": x.client_address,
+                "backends": [self._backend(n) for n in x.real_servers],
+            }
             for x in vip.listeners
         ]
         return {
             "id": vip.id,
             "address": str(vip.private),
             "service": str(vip.service),
+            "mode": vip.mode,
             "new_flows_per_s": vip.new_flows_per_s,
             "listeners": listeners,
         }
@@ -156,11 +162,15 @@ class _View:
         }
 
     def _vswitch(self, node: Node) -> tuple[dict[str, Any], list[int], dict[int, str], list[str]]:
-        servers, ids = [], []
+        section: dict[str, Any] = {"servers": []}
+        ids = []
         for server in self._fleet.real_servers:
             if server.host == node.name:
                 vips = self._vips_of_server.get(server.name, [])
                 ids += [v.id for v in vips]
-                addresses = [{"id": v.id, "address": str(v.private)} for v in vips]
-                servers.append({"id": server.id, "key": server.key, "vips": addresses})
-        return {"servers": servers}, ids, {}, []
+                addresses = [{"id": v.id, "address": str(v.private), "mode": v.mode} for v in vips]
+                section["servers"].append({"id": server.id, "key": server.key, "vips": addresses})
+                if any(v.mode == "dsr" for v in vips):
+                    section["reply_to"] = str(self._fleet.tunnel.eip_anycast)
+                    section["reply_encap"] = self._fleet.tunnel.encap
+        return section, ids, {}, []

@@ -110,7 +110,12 @@ def test_a_good_document_and_its_questions():
         (("probing", "probers", 0, "sources"), ["2001:db8::/64"], "probing.probers[0].sources[0]"),
         (("region",), "Not A Name", "region"),
         (("azs",), [], "azs"),
-        (("tunnel", "encap"), "ipip", "tunnel.encap"),
+        (("tunnel", "encap"), "l2tp", "tunnel.encap"),
+        (("real_servers", 0, "key"), ..., "real_servers[0].key"),
+        (("nodes", 2, "encap"), "ipip", "real_servers[0].key"),
+        (("vips", 0, "mode"), "nat", "vips[0].mode"),
+        (("vips", 0, "listeners", 0, "client_address"), "forwarded", "vips[0].listeners[0].client_address"),
+        (("vips", 1, "listeners", 1, "client_address"), "toa", "vips[1].listeners[1].client_address"),
         (("format",), 2, "format"),
         (("tunnel",), ..., "tunnel"),
     ],
@@ -124,3 +129,37 @@ def test_all_faults_are_told_at_once():
     data["vips"][0]["cluster"] = "none"
     data["real_servers"][0]["host"] = "none"
     assert paths(data) == {"clusters[0].az", "vips[0].cluster", "real_servers[0].host"}
+
+
+def without_keys(encap):
+    """GOOD with the host of the real servers on a tunnel that may go without keys, and none of them."""
+    data = with_change(("nodes", 2, "encap"), encap)
+    for server in data["real_servers"]:
+        del server["key"]
+    return data
+
+
+@pytest.mark.parametrize("encap", ["ipip", "gue"])
+def test_servers_without_keys_on_one_host_share_no_vip(encap):
+    data = without_keys(encap)
+    for vip in data["vips"]:
+        for listener in vip["listeners"]:
+            listener["real_servers"] = ["rs1"]
+    assert check(data, Fleet, "fleet.json").real_servers[0].key is None
+    data["vips"][1]["listeners"][1]["real_servers"] = ["rs2"]
+    assert paths(data) == {"vips[1].listeners[1].real_servers[0]"}
+    if encap == "gue":
+        data["real_servers"][1]["key"] = 2
+        check(data, Fleet, "fleet.json")
+
+
+def test_direct_return_wants_one_family_and_no_proxy_header():
+    data = with_change(("vips", 0, "mode"), "dsr")
+    assert check(data, Fleet, "fleet.json").vips[0].mode == "dsr"
+    data["vips"][0]["listeners"][0]["client_address"] = "proxy_v2"
+    assert paths(data) == {"vips[0].listeners[0].client_address"}
+    data["vips"][0]["listeners"][0]["client_address"] = "toa"
+    data["tunnel"]["eip_anycast"] = "fd03::ffff"
+    found = paths(data)
+    assert found
+    assert all(path.startswith("vips[0].listeners[0].real_servers[") for path in found)

@@ -140,13 +140,28 @@ def test_the_process_refuses_wrong_settings_with_status_2(tmp_path: Path, capsys
     assert node.main([]) == 2
 
 
-@pytest.mark.parametrize("key", [[], {}, "\ud800", None, 12.5])
+@pytest.mark.parametrize("key", [[], {}, "\ud800", 12, 12.5])
 def test_a_server_key_of_any_kind_is_refused_with_its_place(key: Any) -> None:
     with pytest.raises(Refused) as caught:
         Desired(settings()).check(desired(vswitch={"servers": [{"id": 1, "key": key}]}))
     (problem,) = caught.value.problems
     assert problem.path == "vswitch.servers[0].key"
     assert str(problem).encode()
+
+
+def test_a_server_without_a_key_is_named_by_its_id() -> None:
+    ports = [{"key": 11, "port": 1, "mac": MAC}, {"id": 2, "port": 3, "mac": MAC}]
+    state = Desired(settings(server_port=ports))
+    servers = [{"id": 1, "key": 11}, {"id": 2, "key": None}]
+    merged = state.check(desired(vswitch={"servers": servers}))
+    assert [server["port"] for server in merged["vswitch"]["servers"]] == [1, 3]
+    with pytest.raises(Refused) as caught:
+        state.check(desired(vswitch={"servers": [{"id": 1, "key": None}]}))
+    (problem,) = caught.value.problems
+    assert problem.path == "vswitch.servers[0].id"
+    for wrong in ({"port": 1, "mac": MAC}, {"key": 1, "id": 1, "port": 1, "mac": MAC}):
+        with pytest.raises(ValueError, match="key or an id"):
+            settings(server_port=[wrong])
 
 
 def test_a_document_that_is_nested_too_deeply_is_refused() -> None:

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.documents import check
+from contract.fleet import Fleet
 from gateway.control.desired import all_nodes, holdings
 from gateway.control.models import Migration, Move
-from tests.gateway.control.fakes import KEY, fleet
+from tests.gateway.control.fakes import KEY, document, fleet
 
 FLEET = fleet()
 HOME = {v.id: v.cluster for v in FLEET.vips}
@@ -58,11 +60,13 @@ def test_lds_get_the_vips_of_their_cluster_and_announce_them():
         "id": 3,
         "address": "10.100.0.3",
         "service": "10.4.0.3",
+        "mode": "tunnel",
         "new_flows_per_s": None,
         "listeners": [
             {
                 "protocol": "tcp",
                 "port": 80,
+                "client_address": None,
                 "backends": [
                     {"id": 1, "tunnel": "10.3.20.1", "key": 101, "encap": "gre", "weight": 100},
                     {"id": 2, "tunnel": "10.3.20.2", "key": 102, "encap": "vxlan", "weight": 100},
@@ -85,13 +89,41 @@ def test_hosts_get_their_servers_with_the_addresses_of_the_vips_that_use_them():
             "id": 1,
             "key": 101,
             "vips": [
-                {"id": 1, "address": "fd00:100::1"},
-                {"id": 3, "address": "10.100.0.3"},
-                {"id": 5, "address": "10.100.0.5"},
+                {"id": 1, "address": "fd00:100::1", "mode": "tunnel"},
+                {"id": 3, "address": "10.100.0.3", "mode": "tunnel"},
+                {"id": 5, "address": "10.100.0.5", "mode": "tunnel"},
             ],
         }
     ]
     assert document["routes"] == ["10.3.20.1/32"]
+
+
+def test_direct_return_and_client_addresses_reach_the_nodes():
+    data = document()
+    data["vips"][2] |= {"mode": "dsr"}
+    data["vips"][2]["listeners"][0]["client_address"] = "toa"
+    data["nodes"][-1]["encap"] = "ipip"
+    del data["real_servers"][1]["key"]
+    for vip in data["vips"]:
+        vip["listeners"][0]["real_servers"] = ["rs-1", "rs-2"] if vip["id"] % 2 else ["rs-2"]
+    desired = all_nodes(check(data, Fleet, "test"), holdings(HOME, ()), (), KEY)
+    vip = desired["ld-a1"].document["clb"]["vips"][2]
+    assert vip["mode"] == "dsr"
+    assert vip["listeners"][0]["client_address"] == "toa"
+    assert vip["listeners"][0]["backends"][1] == {
+        "id": 2,
+        "tunnel": "10.3.20.2",
+        "key": None,
+        "encap": "ipip",
+        "weight": 100,
+    }
+    host = desired["host-2"].document
+    assert host["tunnel"]["encap"] == "ipip"
+    assert host["vswitch"]["reply_to"] == "10.3.255.1"
+    assert host["vswitch"]["reply_encap"] == "gre"
+    assert host["vswitch"]["servers"][0]["key"] is None
+    assert {v["id"]: v["mode"] for v in host["vswitch"]["servers"][0]["vips"]}[3] == "dsr"
+    assert "reply_to" not in told()["host-2"].document["vswitch"]
 
 
 @pytest.mark.parametrize("name", ["eip-1", "ld-a1", "host-1"])

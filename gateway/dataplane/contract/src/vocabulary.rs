@@ -299,7 +299,7 @@ pub enum DropReason {
     DeviceFull = 15,
     /// the node was told to stop while the frame was inside
     ShuttingDown = 16,
-    /// an IP fragment: it has no ports to look up
+    /// an IP fragment that cannot be placed: a later one before its first, one too short for its ports, a part of a tunnel packet or of an ICMP message
     Fragment = 17,
     /// a reply or an ICMP error that belongs to no known flow
     NoFlow = 18,
@@ -323,7 +323,7 @@ pub enum DropReason {
     SynCookieBad = 27,
     /// the client of a SYN cookie has proved itself, but the real server has not answered yet, or answered with another packet than a SYN-ACK
     HandshakePending = 28,
-    /// TCP flags that no stack sends together: none at all, SYN with FIN or RST, FIN with RST, FIN or URG without ACK
+    /// TCP flags that no stack sends together: none at all, SYN with FIN or RST, FIN with RST, FIN, PSH or URG without ACK
     BadTcpFlags = 29,
     /// a GRE header is truncated, or has reserved bits, another version or a wrong checksum
     MalformedGre = 30,

@@ -10,16 +10,20 @@ use crate::board::{Question, Verdict};
 use crate::connection::{self, Sender};
 use crate::fast::{ClbLane, Fast};
 use crate::flow::{FlowTable, Found};
+use crate::fragments::Fragments;
 use crate::guard::{Facts, Guard, Newcomer};
 use crate::handshake::{send, Handshakes, Step};
 use crate::hash::Tuple;
 use crate::health::{self, Checker};
 use crate::meters::Sheet;
-use crate::packet::Kind;
+use crate::packet::{Kind, Part};
+use crate::proxy::Proxied;
 use crate::quic::{self, Route};
 use crate::runner::{Context, End, Stage};
-use crate::tables::{Backend, ClbTables, Dispatch, Endpoint, Listener, Section, Tables};
-use crate::tunnel::{age, wrap};
+use crate::tables::{Backend, ClbTables, ClientAddress, Dispatch, Listener, Section, Tables};
+use crate::toa;
+use crate::too_big::{Answers, Back};
+use crate::tunnel::{age, room, wrap};
 use crate::work::Work;
 use crate::{Faults, FlowCounters, Frame, Nanos, Options};
 
@@ -34,6 +38,10 @@ pub(crate) struct Clb {
     pub(crate) handshakes: Handshakes,
     pub(crate) now: Nanos,
     options: Options,
+    fragments: Fragments,
+    /// Made when the first listener asks for it.
+    proxied: Option<Proxied>,
+    answers: Answers,
     /// Once a listener has asked for it.
     affinity: Option<Affinity>,
     /// In the worker that checks health.
@@ -54,6 +62,9 @@ impl Clb {
             handshakes: Handshakes::new(options.flow_capacity),
             now: 0,
             options: *options,
+            fragments: Fragments::new(options.seed),
+            proxied: None,
+            answers: Answers::default(),
             affinity: None,
             checker: checks.then(|| Checker::new(options.seed)),
             no_faults: Faults::default(),
@@ -77,6 +88,9 @@ impl Stage for Clb {
         if clb.has_affinity && self.affinity.is_none() {
             self.affinity = Some(Affinity::new(self.options.flow_capacity, self.options.seed));
         }
+        if self.proxied.is_none() && clb.listeners.iter().any(|x| x.client_address == ClientAddress::Proxy) {
+            self.proxied = Some(Proxied::new(self.options.flow_capacity, self.options.seed));
+        }
         self.first_records = clb.first_records();
         self.guard.take_tables(clb);
         self.handshakes.take_tables(tables, clb);
@@ -90,8 +104,13 @@ impl Stage for Clb {
         self.now = now;
         self.guard.advance(now);
         self.flows.advance(now / 1_000_000_000);
+        self.fragments.advance(now);
+        self.answers.advance(now);
         if let Some(affinity) = &mut self.affinity {
             affinity.advance(now);
+        }
+        if let Some(proxied) = &mut self.proxied {
+            proxied.advance(now);
         }
     }
 
@@ -143,10 +162,15 @@ impl Stage for Clb {
             work.vip_id = 0;
             return Err(DropReason::NoVip.into());
         }
-        let to = if work.hop == Hop::ClbIn {
-            if self.guard.asks(vip) {
-                self.admit(tables, vip, work)?;
-            }
+        work.left = (work.packet.tuple.src, work.packet.tuple.dst);
+        let is_request = work.hop == Hop::ClbIn;
+        if is_request && self.guard.asks(vip) {
+            self.admit(tables, vip, work)?;
+        }
+        let mut begins = false;
+        let (listener, backend) = if work.packet.part == Part::Later {
+            self.later_fragment(clb, vip, work)?
+        } else if is_request {
             let listener = listener_of(clb, vip, work).map_err(|reason| self.blame(work, reason))?;
             let mut newcomer = None;
             if self.guard.has_cookies(vip) {
@@ -156,10 +180,9 @@ impl Stage for Clb {
                 }
             }
             age(frame, &work.packet)?;
+            begins = listener.client_address == ClientAddress::Toa && self.begins(work);
             let route = self.route(listener, frame, work)?;
-            let backend = self.choose(clb, listener, vip, work, route, newcomer)?;
-            work.server_id = backend.id;
-            backend.endpoint
+            (listener, self.choose(clb, listener, vip, work, route, newcomer)?)
         } else {
             if health::is_answer(tables.local, work) {
                 return Err(judge(context, clb, vip, frame, work));
@@ -169,13 +192,34 @@ impl Stage for Clb {
                     return Ok(port);
                 }
             }
-            let to = self.reply(clb, vip, work)?;
-            age(frame, &work.packet)?;
-            to
+            self.reply(clb, vip, work)?
         };
-        work.left = (work.packet.tuple.src, work.packet.tuple.dst);
+        work.server_id = backend.id;
+        if !is_request || work.packet.part == Part::Later {
+            age(frame, &work.packet)?;
+        }
+        if work.packet.part == Part::First {
+            self.fragments.remember(&work.packet, u64::from(backend.id) << 16 | u64::from(work.flow.dst_port));
+        }
+        let (to, back) = if is_request { (backend.endpoint, clb.reply_to) } else { (clb.reply_to, backend.endpoint) };
+        let room = room(tables, &to);
+        if work.packet.len() > room {
+            work.outer_dst = to.address;
+            return Err(self.answers.too_big(context, frame, work, room, Back::Tunnel(back)));
+        }
+        match (listener.client_address, &mut self.proxied) {
+            (ClientAddress::Toa, _) if begins => toa::tell(frame, &mut work.packet, room),
+            (ClientAddress::Proxy, Some(proxied)) if work.packet.part != Part::Later => {
+                if is_request {
+                    proxied.request(frame, work, room)?;
+                } else {
+                    proxied.reply(frame, work)?;
+                }
+            }
+            _ => {}
+        }
         let port = wrap(context, frame, work, &to)?;
-        self.count(clb, vip, work);
+        self.count(clb, vip, listener, work);
         Ok(port)
     }
 
@@ -197,6 +241,9 @@ impl Stage for Clb {
         self.flows.sweep(SWEEP_PARTS);
         if let Some(affinity) = &mut self.affinity {
             affinity.sweep(SWEEP_PARTS);
+        }
+        if let Some(proxied) = &mut self.proxied {
+            proxied.sweep(SWEEP_PARTS);
         }
     }
 
@@ -233,9 +280,8 @@ fn judge(context: &mut Context<'_>, clb: &ClbTables, vip: u32, frame: &mut Frame
     let taken = End::Drop(DropReason::HealthAnswer);
     let flow = work.flow;
     let listener = clb.listener(vip, flow.protocol, flow.dst_port);
-    let place = listener.and_then(|listener| Some((listener, listener.place_of_key(work.outer.key?)?)));
-    let Some((listener, place)) = place else { return taken };
-    let Some(backend) = listener.backends.get(place) else { return taken };
+    let sender = listener.and_then(|listener| Some((listener, listener.sender(&work.outer)?)));
+    let Some((listener, (place, backend))) = sender else { return taken };
     work.server_id = backend.id;
     let flags = work.packet.tcp_flags;
     let (isn, verdict) = match work.packet.kind {
@@ -423,40 +469,65 @@ impl Clb {
         affinity.touch(&client_of(&work.flow), listener, backend.id, is_open);
     }
 
-    /// Where a reply, or an ICMP error about a request, goes on to.
-    fn reply(&mut self, clb: &ClbTables, vip: u32, work: &mut Work) -> Result<Endpoint, DropReason> {
-        let key = work.outer.key.ok_or(DropReason::TunnelDecapFail)?;
+    /// Whether it is one of the packets by which a client opens a connection: its SYN, or what comes next.
+    fn begins(&mut self, work: &Work) -> bool {
+        let found = self.flows.find(work.hash, &work.flow);
+        let is_half_open = found.is_some_and(|found| connection::is_half_open(self.flows.state(found)));
+        work.packet.kind == Kind::Tcp && (connection::is_opening(work.packet.tcp_flags) || is_half_open)
+    }
+
+    /// Where a fragment without ports belongs: to where the first one of its packet went.
+    fn later_fragment<'a>(
+        &self,
+        clb: &'a ClbTables,
+        vip: u32,
+        work: &Work,
+    ) -> Result<(&'a Listener, &'a Backend), DropReason> {
+        let value = self.fragments.find(&work.packet).ok_or(DropReason::Fragment)?;
+        let listener = clb.listener(vip, work.flow.protocol, value as u16).ok_or(DropReason::Fragment)?;
+        let backend = listener.backend((value >> 16) as u32).ok_or(DropReason::NoBackend)?;
+        if work.hop != Hop::ClbIn && !work.outer.is_from(&backend.endpoint) {
+            return Err(DropReason::Fragment);
+        }
+        Ok((listener, backend))
+    }
+
+    /// Who sent a reply, or an ICMP error about a request.
+    fn reply<'a>(
+        &mut self,
+        clb: &'a ClbTables,
+        vip: u32,
+        work: &Work,
+    ) -> Result<(&'a Listener, &'a Backend), DropReason> {
+        work.outer.needed_key()?;
         let listener = clb.listener(vip, work.flow.protocol, work.flow.dst_port).ok_or(DropReason::NoFlow)?;
         match self.flows.find(work.hash, &work.flow) {
             Some(found) => {
                 let backend = listener
                     .backend(self.flows.value(found))
-                    .filter(|backend| backend.endpoint.key == Some(key))
+                    .filter(|backend| work.outer.is_from(&backend.endpoint))
                     .ok_or(DropReason::NoFlow)?;
                 if !work.is_error() {
                     let state = self.flows.state(found);
                     self.touch(found, state, work, Sender::Server, backend);
                 }
-                work.server_id = backend.id;
+                Ok((listener, backend))
             }
             // This worker has no state (its LD was restarted, or the requests go to another worker by their QUIC id), but
             // the tunnel names the server: the connection goes on, and from now on its requests find the server here too.
             None if continues(work) => {
-                let place = listener.place_of_key(key).ok_or(DropReason::NoFlow)?;
-                let backend = listener.backends.get(place).ok_or(DropReason::NoFlow)?;
+                let (_, backend) = listener.sender(&work.outer).ok_or(DropReason::NoFlow)?;
                 let _ = self.enter(None, work, Sender::Server, backend);
-                work.server_id = backend.id;
+                Ok((listener, backend))
             }
-            None => return Err(DropReason::NoFlow),
+            None => Err(DropReason::NoFlow),
         }
-        Ok(clb.reply_to)
     }
 
-    fn count(&self, clb: &ClbTables, vip: u32, work: &Work) {
-        let Some(place) = clb.place(vip, work.flow.protocol, work.flow.dst_port) else { return };
-        let position = clb.listeners.get(place as usize).and_then(|listener| listener.place(work.server_id));
-        let first = self.first_records.get(place as usize);
-        if let Some(record) = first.zip(position).and_then(|(first, at)| self.sheet.record(first + at as u32)) {
+    fn count(&self, clb: &ClbTables, vip: u32, listener: &Listener, work: &Work) {
+        let Some(place) = clb.place(vip, listener.protocol, listener.port) else { return };
+        let first = self.first_records.get(place as usize).zip(listener.place(work.server_id));
+        if let Some(record) = first.and_then(|(first, at)| self.sheet.record(first + at as u32)) {
             work.count(record);
         }
     }

@@ -33,6 +33,11 @@ pub(crate) fn next(state: u8, protocol: u8, flags: u8, from: Sender) -> u8 {
         return CLOSING;
     }
     let is_syn = is_opening(flags);
+    // A client that has closed and opens anew has left the old connection behind, also where the server's end of it was
+    // never seen, as in direct return.
+    if is_syn && from == Sender::Client && state & CLIENT_CLOSED != 0 {
+        return HALF_OPEN;
+    }
     if is_syn && (state == 0 || is_over(state)) {
         return HALF_OPEN;
     }
@@ -85,6 +90,11 @@ const fn seconds(state: u8) -> u16 {
         (_, 0) => 900,
         _ => 120,
     }
+}
+
+/// Whether the client has only knocked.
+pub(crate) const fn is_half_open(state: u8) -> bool {
+    state & PHASE == HALF_OPEN
 }
 
 /// Whether another connection may take the 5-tuple over.
@@ -146,6 +156,17 @@ mod tests {
     fn a_repeated_syn_does_not_put_a_connection_back() {
         assert_eq!(timeout(after(&[(SYN, Client), (SYN, Client)])), 30);
         assert_eq!(timeout(after(&[(SYN, Client), (ACK, Client), (SYN, Client)])), 900);
+    }
+
+    /// In direct return an LD sees the client alone.
+    #[test]
+    fn one_direction_is_enough() {
+        assert_eq!(timeout(after(&[(SYN, Client), (ACK, Client)])), 900);
+        assert_eq!(timeout(after(&[(SYN, Client), (ACK, Client), (FIN | ACK, Client)])), 120);
+        assert_eq!(timeout(after(&[(SYN, Client), (ACK, Client), (FIN | ACK, Client), (ACK, Client)])), 120);
+        let again = [(SYN, Client), (ACK, Client), (FIN | ACK, Client), (SYN, Client)];
+        assert_eq!(timeout(after(&again)), 30, "the port comes back as another connection");
+        assert_eq!(timeout(after(&[&again[..], &[(ACK, Client)]].concat())), 900);
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use tgw_contract::Role;
 use tgw_wire::{ethernet, protocol, vxlan};
 
+use crate::fragments::{name_of, Fragments};
 use crate::hash::{mix, Tuple};
-use crate::packet::{is_v4, Kind, Packet};
+use crate::packet::{is_v4, Kind, Packet, Part};
 use crate::quic::{self, Route};
 use crate::tables::{ClbTables, Dispatch, Listener, Section, Tables};
 use crate::work::{is_local_matter, Work};
@@ -21,9 +22,18 @@ use crate::Frame;
 /// - `quic`: requests by the real server that the connection id names, or, while a client has none, by the id that it made
 ///   up: they stay with their worker when the client's address or port changes. Replies carry another id; they, and what has
 ///   no id to go by, go by the tuple, and the worker that gets them needs no state (see `Clb::reply`).
-#[derive(Clone, Debug, Default)]
+///
+/// The fragments of a packet go where its first one went: its choice is remembered for the later ones.
+#[derive(Clone, Debug)]
 pub struct Dispatcher {
     tables: Option<Arc<Tables>>,
+    fragments: Fragments,
+}
+
+impl Default for Dispatcher {
+    fn default() -> Self {
+        Self { tables: None, fragments: Fragments::new(SEED) }
+    }
 }
 
 /// Nobody can aim at a worker who does not know the number of workers; more is not needed, a worker's table has its own seed.
@@ -43,6 +53,8 @@ struct Seen {
     outer_dst: u128,
     /// Where the payload of a datagram stands.
     payload: Range<usize>,
+    /// Of a fragment: which part it is, and the packet's name.
+    fragment: Option<(Part, Tuple)>,
 }
 
 impl Dispatcher {
@@ -59,12 +71,30 @@ impl Dispatcher {
         }
         let bytes = frame.bytes();
         let Some(seen) = quick(bytes).or_else(|| general(frame)) else { return 0 };
+        let hash = match seen.fragment {
+            None => self.hash(&seen, bytes),
+            Some((Part::Later, name)) => {
+                self.fragments.advance(frame.rx_ns);
+                // One that comes before its first will be dropped, by whomever.
+                self.fragments.find_name(name).unwrap_or_else(|| seen.tuple.symmetric(SEED))
+            }
+            Some((_, name)) => {
+                self.fragments.advance(frame.rx_ns);
+                let hash = self.hash(&seen, bytes);
+                self.fragments.remember_name(name, hash);
+                hash
+            }
+        };
+        (((hash >> 32) * workers as u64) >> 32) as usize
+    }
+
+    /// The hash that a packet with ports goes by.
+    fn hash(&self, seen: &Seen, bytes: &[u8]) -> u64 {
         let steering = self.tables.as_deref().and_then(|tables| match &tables.section {
-            Section::Clb(clb) if clb.steers => steer(tables, clb, &seen, bytes),
+            Section::Clb(clb) if clb.steers => steer(tables, clb, seen, bytes),
             _ => None,
         });
-        let hash = steering.unwrap_or_else(|| seen.tuple.symmetric(SEED));
-        (((hash >> 32) * workers as u64) >> 32) as usize
+        steering.unwrap_or_else(|| seen.tuple.symmetric(SEED))
     }
 }
 
@@ -124,6 +154,7 @@ fn general(frame: &Frame) -> Option<Seen> {
         error: work.is_error().then_some((packet.tuple.src, packet.tuple.dst)),
         outer_dst,
         payload: if packet.kind == Kind::Udp { at..at + payload } else { 0..0 },
+        fragment: (packet.part != Part::Whole).then(|| (packet.part, name_of(packet))),
     })
 }
 
@@ -178,7 +209,7 @@ fn quick(bytes: &[u8]) -> Option<Seen> {
     };
     let tuple =
         Tuple { src: inner.src, dst: inner.dst, src_port: ports.0, dst_port: ports.1, protocol: inner.protocol };
-    Some(Seen { tuple, error: None, outer_dst: outer.dst, payload })
+    Some(Seen { tuple, error: None, outer_dst: outer.dst, payload, fragment: None })
 }
 
 struct QuickIp {

@@ -3,7 +3,8 @@
 use crate::prefetch::prefetch;
 use crate::Nanos;
 
-/// Bytes kept free in front of a frame: Ethernet + IPv6 + UDP + VXLAN + Ethernet take 84.
+/// Bytes kept free in front of a frame: Ethernet + IPv6 + UDP + VXLAN + Ethernet take 84, and a PROXY header of IPv6 takes
+/// 52, for which the headers of the tunnel that it came by make room.
 pub const HEADROOM: usize = 128;
 /// Bytes of a buffer, headroom included, unless told otherwise.
 pub const DEFAULT_CAPACITY: usize = 2048;

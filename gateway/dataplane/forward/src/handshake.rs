@@ -238,7 +238,7 @@ impl Clb {
         };
         let listener = clb.listener(vip, work.flow.protocol, work.flow.dst_port).ok_or(DropReason::NoFlow)?;
         let backend = listener.backend(splice.backend).ok_or(DropReason::NoFlow)?;
-        if backend.endpoint.key != work.outer.key {
+        if !work.outer.is_from(&backend.endpoint) {
             return Err(DropReason::NoFlow.into());
         }
         let (flags, seq) = (work.packet.tcp_flags, work.packet.seq);

@@ -180,7 +180,7 @@ impl Tables {
             Section::Vswitch(vswitch) => {
                 let vips = |server: &crate::tables::Server| {
                     let server_id = server.id;
-                    let vips: Vec<u32> = server.vips.iter().map(|vip| vip.1).collect();
+                    let vips: Vec<u32> = server.vips.iter().map(|vip| vip.id).collect();
                     vips.into_iter().map(move |vip_id| Tally { vip_id, server_id, ..Tally::default() })
                 };
                 vswitch.servers.iter().flat_map(vips).collect()

@@ -20,6 +20,17 @@ pub(crate) enum Kind {
     Error,
 }
 
+/// Which part of a packet it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Part {
+    #[default]
+    Whole,
+    /// A fragment that begins with the transport header.
+    First,
+    /// A fragment without ports.
+    Later,
+}
+
 /// What an ICMP error quotes, in the direction in which it was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Quoted {
@@ -39,6 +50,7 @@ pub(crate) struct Quoted {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Packet {
     pub(crate) kind: Kind,
+    pub(crate) part: Part,
     /// 4 or 6; 0 when it could not be read.
     pub(crate) version: u8,
     pub(crate) tos: u8,
@@ -50,6 +62,8 @@ pub(crate) struct Packet {
     pub(crate) end: usize,
     pub(crate) seq: u32,
     pub(crate) ack: u32,
+    /// Of a fragment: names its packet, with addresses and protocol.
+    pub(crate) ident: u32,
     pub(crate) tuple: Tuple,
     pub(crate) quoted: Quoted,
 }
@@ -106,7 +120,12 @@ impl Packet {
         Ok(())
     }
 
-    /// Verify what [`Packet::read_ip`] left: the header's checksum, that it is whole; find the transport header.
+    /// Bytes of it, from the IP header on.
+    pub(crate) const fn len(&self) -> usize {
+        self.end.saturating_sub(self.l3)
+    }
+
+    /// Verify what [`Packet::read_ip`] left: the header's checksum; find the transport header, or which fragment it is.
     pub(crate) fn verify_ip(&mut self, bytes: &[u8]) -> Result<(), DropReason> {
         let from = bytes.get(self.l3..self.end).unwrap_or_default();
         if self.version == 4 {
@@ -114,17 +133,18 @@ impl Packet {
             if !ip.verify_checksum() {
                 return Err(DropReason::BadChecksum);
             }
-            if ip.is_fragment() {
-                return Err(DropReason::Fragment);
-            }
-            return Ok(());
+            return if ip.is_fragment() { self.fragment(u32::from(ip.ident()), ip.fragment_offset()) } else { Ok(()) };
         }
         // An IPv4 address in IPv6 form may not appear on the wire, and would pass for the IPv4 one in our tables.
         if is_v4(self.tuple.src) || is_v4(self.tuple.dst) {
             return Err(DropReason::MalformedFrame);
         }
         match ipv6::Packet::new_unchecked(from).upper().map_err(reason)? {
-            ipv6::Upper::Fragment => Err(DropReason::Fragment),
+            ipv6::Upper::Fragment(part) => {
+                self.tuple.protocol = part.protocol;
+                self.l4 = self.l3 + part.offset;
+                self.fragment(part.ident, part.at)
+            }
             ipv6::Upper::Protocol { protocol, offset } => {
                 self.tuple.protocol = protocol;
                 self.l4 = self.l3 + offset;
@@ -133,19 +153,47 @@ impl Packet {
         }
     }
 
-    /// Read the transport header of a verified packet: TCP, UDP or an ICMP error.
+    /// It is a fragment that belongs at byte `at` of its packet. One that would overwrite the flags of a TCP header is an
+    /// attack (RFC 3128).
+    fn fragment(&mut self, ident: u32, at: usize) -> Result<(), DropReason> {
+        self.ident = ident;
+        self.part = if at == 0 { Part::First } else { Part::Later };
+        if self.tuple.protocol == protocol::TCP && at != 0 && at < tcp::HEADER_LEN {
+            return Err(DropReason::Fragment);
+        }
+        Ok(())
+    }
+
+    /// Read the transport header of a verified packet: TCP, UDP or an ICMP error. A later fragment has none: it keeps ports
+    /// of zero. A first one must hold all of it.
     pub(crate) fn read_upper(&mut self, bytes: &[u8]) -> Result<(), DropReason> {
         let from = bytes.get(self.l4..self.end).unwrap_or_default();
+        let too_short = if self.part == Part::First { DropReason::Fragment } else { DropReason::BadLength };
         match (self.tuple.protocol, self.version) {
+            (protocol::TCP | protocol::UDP, _) if self.part == Part::Later => Ok(()),
+            (protocol::ICMPV4, 4) | (protocol::ICMPV6, 6) if self.part != Part::Whole => Err(DropReason::Fragment),
             (protocol::TCP, _) => {
-                let tcp = tcp::Packet::new_checked(from).map_err(reason)?;
+                let tcp = tcp::Packet::new_checked(from).map_err(|error| match error {
+                    Error::Truncated => too_short,
+                    other => reason(other),
+                })?;
+                if !tcp.flags_are_sane() {
+                    return Err(DropReason::BadTcpFlags);
+                }
                 (self.tuple.src_port, self.tuple.dst_port) = (tcp.src_port(), tcp.dst_port());
                 (self.seq, self.ack, self.tcp_flags) = (tcp.seq(), tcp.ack(), tcp.flags());
                 self.kind = Kind::Tcp;
                 Ok(())
             }
             (protocol::UDP, version) => {
-                let udp = udp::Packet::new_checked(from).map_err(reason)?;
+                if from.len() < udp::HEADER_LEN {
+                    return Err(too_short);
+                }
+                let udp = udp::Packet::new_unchecked(from);
+                // The length is that of the whole datagram, of which a first fragment holds a part.
+                if self.part == Part::Whole && udp.length() != from.len() {
+                    return Err(DropReason::BadLength);
+                }
                 (self.tuple.src_port, self.tuple.dst_port) = (udp.src_port(), udp.dst_port());
                 if version == 6 && udp.checksum() == 0 {
                     return Err(DropReason::BadChecksum); // RFC 8200, section 8.1
@@ -198,7 +246,7 @@ impl Packet {
 }
 
 impl Quoted {
-    /// Read the IP header at `at` of a packet that may be cut anywhere behind it.
+    /// Read the IP header at `at` of a packet that may be cut anywhere behind it. Of fragments only the first will do.
     pub(crate) fn read(bytes: &[u8], at: usize, version: u8) -> Result<Self, DropReason> {
         let from = bytes.get(at..).unwrap_or_default();
         let mut quoted = Self { l3: at, ..Self::default() };
@@ -207,7 +255,7 @@ impl Quoted {
             if !ip.verify_checksum() {
                 return Err(DropReason::BadChecksum);
             }
-            if ip.is_fragment() {
+            if ip.fragment_offset() != 0 {
                 return Err(DropReason::Fragment);
             }
             quoted.tuple.src = from_v4(ip.src());
@@ -222,8 +270,9 @@ impl Quoted {
                 return Err(DropReason::MalformedFrame);
             }
             match ip.upper().map_err(reason)? {
-                ipv6::Upper::Fragment => return Err(DropReason::Fragment),
-                ipv6::Upper::Protocol { protocol, offset } => {
+                ipv6::Upper::Fragment(part) if part.at != 0 => return Err(DropReason::Fragment),
+                ipv6::Upper::Fragment(ipv6::Fragment { protocol, offset, .. })
+                | ipv6::Upper::Protocol { protocol, offset } => {
                     quoted.tuple.protocol = protocol;
                     quoted.l4 = at + offset;
                 }

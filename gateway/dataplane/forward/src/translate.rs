@@ -1,9 +1,10 @@
 //! Changing an address of a packet in place, with every checksum that covers it.
 
-use tgw_wire::checksum::Delta;
+use tgw_wire::checksum::{Delta, Sum};
 use tgw_wire::{icmpv4, icmpv6, ipv4, ipv6, protocol, tcp, udp};
 
 use crate::packet::{to_v4, to_v6, Kind, Packet};
+use crate::Frame;
 
 /// Which address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,39 @@ pub(crate) fn set_quoted_address(bytes: &mut [u8], packet: &Packet, end: End, ad
     } else {
         icmpv6::Packet::new_unchecked(message).adjust(delta);
     }
+}
+
+/// Open a gap of `count` bytes (an even number) at `at` in the packet, behind its transport header's fixed part: what is in
+/// front moves. Returns what changed in the pseudo header; `None`, and nothing changes, without the headroom.
+pub(crate) fn open_gap(frame: &mut Frame, packet: &mut Packet, at: usize, count: usize) -> Option<Delta> {
+    frame.prepend(count)?;
+    let bytes = frame.bytes_mut();
+    if at + count <= bytes.len() && packet.l3 <= at {
+        bytes.copy_within(packet.l3 + count..at + count, packet.l3);
+    }
+    let end = packet.end + count;
+    Some(set_end(bytes, packet, end))
+}
+
+/// Cut the packet off at `end`, an even number of bytes behind its transport header's beginning. Returns what changed.
+pub(crate) fn cut(frame: &mut Frame, packet: &mut Packet, end: usize) -> Delta {
+    let bytes = frame.bytes_mut();
+    let gone = !Sum::new().bytes(bytes.get(end..packet.end).unwrap_or_default()).folded();
+    set_end(bytes, packet, end).replace(&[], &gone.to_be_bytes())
+}
+
+/// Let the packet end elsewhere. Returns what changed in the pseudo header.
+fn set_end(bytes: &mut [u8], packet: &mut Packet, end: usize) -> Delta {
+    let (before, after) = (packet.end - packet.l4, end.saturating_sub(packet.l4));
+    packet.end = end;
+    let length = packet.len();
+    let ip = bytes.get_mut(packet.l3..).unwrap_or_default();
+    if packet.version == 4 {
+        ipv4::Packet::new_unchecked(ip).set_total_len(length as u16);
+    } else {
+        ipv6::Packet::new_unchecked(ip).set_payload_len(length.saturating_sub(ipv6::HEADER_LEN) as u16);
+    }
+    Delta::new().replace_word(before as u16, after as u16)
 }
 
 fn set_ip(bytes: &mut [u8], version: u8, end: End, address: u128) -> Delta {

@@ -1,12 +1,14 @@
 //! Sending a packet on: wrapped for a tunnel, or plain to a neighbour.
 
 use tgw_contract::DropReason;
+use tgw_wire::checksum::Sum;
 use tgw_wire::ethernet::{self, Mac};
-use tgw_wire::{gre, ipv4, ipv6, protocol, udp, vxlan};
+use tgw_wire::{geneve, gre, gre_udp, gue, ipip, ipv4, ipv6, protocol, udp, vxlan};
 
-use crate::packet::{is_v4, to_v4, to_v6, Packet};
+use crate::hash::Tuple;
+use crate::packet::{is_v4, to_v4, to_v6, Packet, Part};
 use crate::runner::Context;
-use crate::tables::{Encap, Endpoint, Port, FABRIC};
+use crate::tables::{Encap, Endpoint, Port, Tables, FABRIC};
 use crate::work::Work;
 use crate::{FaultKind, Frame};
 
@@ -51,14 +53,9 @@ pub(crate) fn wrap(
     let port = context.tables.port(FABRIC).ok_or(DropReason::NoRoute)?;
     let next_hop = port.next_hop_mac.ok_or(DropReason::NoRoute)?;
     let packet = &work.packet;
-    let inner_len = packet.end - packet.l3;
-    let inner_type = ethertype(packet.version);
-    let ip_len = if is_v4(local) { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
-    let gre = gre::Repr { protocol: inner_type, key: to.key };
-    let (tunnel_len, protocol) = match to.encap {
-        Encap::Gre => (gre.len(), protocol::GRE),
-        Encap::Vxlan => (udp::HEADER_LEN + vxlan::HEADER_LEN + ethernet::HEADER_LEN, protocol::UDP),
-    };
+    let inner_len = packet.len();
+    let ip_len = outer_len(local);
+    let tunnel_len = to.encap.overhead(to.key);
     let length = ethernet::HEADER_LEN + ip_len + tunnel_len + inner_len;
     fits(length, port)?;
     frame.set_len(packet.end);
@@ -66,48 +63,100 @@ pub(crate) fn wrap(
     let headers = frame.prepend(length - inner_len).ok_or(DropReason::TunnelEncapFail)?;
     let (link, rest) = headers.split_at_mut_checked(ethernet::HEADER_LEN).ok_or(DropReason::TunnelEncapFail)?;
     let (network, tunnel) = rest.split_at_mut_checked(ip_len).ok_or(DropReason::TunnelEncapFail)?;
-    let entropy = work.packet.tuple.hash(ENTROPY_SEED);
+    let entropy = entropy(packet);
+    let protocol = to.encap.protocol(packet.version);
     let payload_len = tunnel_len + inner_len;
     let outer_type = ethertype(if is_v4(local) { 4 } else { 6 });
     let link = ethernet::Repr { dst: next_hop, src: port.mac, ethertype: outer_type }.emit(link);
     let network = if is_v4(local) {
         let (src, dst) = (to_v4(local), to_v4(to.address));
-        ipv4::Repr { src, dst, protocol, ttl: OUTER_TTL, tos: work.packet.tos, payload_len }.emit(network)
+        ipv4::Repr { src, dst, protocol, ttl: OUTER_TTL, tos: packet.tos, payload_len }.emit(network)
     } else {
         let repr = ipv6::Repr {
             src: to_v6(local),
             dst: to_v6(to.address),
             protocol,
             hop_limit: OUTER_TTL,
-            traffic_class: work.packet.tos,
+            traffic_class: packet.tos,
             flow_label: entropy as u32,
             payload_len,
         };
         repr.emit(network)
     };
-    let tunnel = match to.encap {
-        Encap::Gre => gre.emit(tunnel),
-        Encap::Vxlan => vxlan_headers(tunnel, to.key.unwrap_or(0), inner_type, inner_len, entropy),
-    };
+    let tunnel = emit(tunnel, to, packet.version, inner_len, entropy);
     link.and(network).and(tunnel).map_err(|_| DropReason::TunnelEncapFail)?;
+    if !is_v4(local) && to.encap.wants_checksum() {
+        let datagram = frame.bytes_mut().get_mut(ethernet::HEADER_LEN + ip_len..).unwrap_or_default();
+        let pseudo = Sum::pseudo_v6(to_v6(local), to_v6(to.address), protocol::UDP, payload_len);
+        udp::Packet::new_unchecked(datagram).fill_checksum(pseudo);
+    }
     Ok(FABRIC)
 }
 
-fn vxlan_headers(buffer: &mut [u8], vni: u32, inner_type: u16, inner_len: usize, entropy: u64) -> tgw_wire::Result<()> {
-    let (datagram, rest) = buffer.split_at_mut_checked(udp::HEADER_LEN).ok_or(tgw_wire::Error::Truncated)?;
-    let (tunnel, link) = rest.split_at_mut_checked(vxlan::HEADER_LEN).ok_or(tgw_wire::Error::Truncated)?;
+/// Write what stands between the outer IP header and the packet.
+fn emit(buffer: &mut [u8], to: &Endpoint, version: u8, inner_len: usize, entropy: u64) -> tgw_wire::Result<()> {
+    let protocol = ethertype(version);
     let src_port = FIRST_PORT | entropy as u16 & (FIRST_PORT ^ u16::MAX);
-    let payload_len = vxlan::HEADER_LEN + ethernet::HEADER_LEN + inner_len;
-    udp::Repr { src_port, dst_port: vxlan::PORT, payload_len, checksum: 0 }.emit(datagram)?;
-    vxlan::Repr { vni }.emit(tunnel)?;
-    ethernet::Repr { dst: INNER_DST, src: INNER_SRC, ethertype: inner_type }.emit(link)
+    let vni = to.key.unwrap_or(0);
+    match to.encap {
+        Encap::Gre => gre::Repr { protocol, key: to.key }.emit(buffer),
+        Encap::GreUdp => gre_udp::Repr { src_port, gre: gre::Repr { protocol, key: to.key }, inner_len }.emit(buffer),
+        Encap::Ipip => Ok(()),
+        Encap::Vxlan => {
+            let rest = datagram(buffer, src_port, vxlan::PORT, inner_len)?;
+            let (tunnel, link) = rest.split_at_mut_checked(vxlan::HEADER_LEN).ok_or(tgw_wire::Error::Truncated)?;
+            vxlan::Repr { vni }.emit(tunnel)?;
+            ethernet::Repr { dst: INNER_DST, src: INNER_SRC, ethertype: protocol }.emit(link)
+        }
+        Encap::Gue => {
+            let rest = datagram(buffer, src_port, gue::PORT, inner_len)?;
+            gue::Repr { protocol: ipip::protocol_of(version), key: to.key }.emit(rest)
+        }
+        Encap::Geneve => {
+            let rest = datagram(buffer, src_port, geneve::PORT, inner_len)?;
+            geneve::Repr { protocol, vni }.emit(rest)
+        }
+    }
+}
+
+/// Write a UDP header without a checksum to the front of `buffer`: what follows it there.
+fn datagram(buffer: &mut [u8], src_port: u16, dst_port: u16, inner_len: usize) -> tgw_wire::Result<&mut [u8]> {
+    let (header, rest) = buffer.split_at_mut_checked(udp::HEADER_LEN).ok_or(tgw_wire::Error::Truncated)?;
+    let payload_len = rest.len() + inner_len;
+    udp::Repr { src_port, dst_port, payload_len, checksum: 0 }.emit(header)?;
+    Ok(rest)
+}
+
+/// What spreads tunnels over the paths of the fabric, and over the LDs: the flow inside. Fragments of a packet must stay
+/// together, and only the first knows its ports.
+fn entropy(packet: &Packet) -> u64 {
+    let tuple = match packet.part {
+        Part::Whole => packet.tuple,
+        Part::First | Part::Later => Tuple { src_port: 0, dst_port: 0, ..packet.tuple },
+    };
+    tuple.hash(ENTROPY_SEED)
+}
+
+const fn outer_len(local: u128) -> usize {
+    if is_v4(local) {
+        ipv4::HEADER_LEN
+    } else {
+        ipv6::HEADER_LEN
+    }
+}
+
+/// Bytes of the largest packet that fits through the tunnel to `to`; everything does where there is no port to leave by,
+/// which is another matter.
+pub(crate) fn room(tables: &Tables, to: &Endpoint) -> usize {
+    let overhead = outer_len(tables.local) + to.encap.overhead(to.key);
+    tables.port(FABRIC).map_or(usize::MAX, |port| usize::from(port.mtu).saturating_sub(overhead))
 }
 
 /// Send the packet plain out of `port` to the neighbour `dst`.
 pub(crate) fn deliver(frame: &mut Frame, work: &Work, port: &Port, dst: Option<Mac>) -> Result<u16, DropReason> {
     let packet = &work.packet;
     let dst = dst.ok_or(DropReason::NoRoute)?;
-    fits(ethernet::HEADER_LEN + packet.end - packet.l3, port)?;
+    fits(ethernet::HEADER_LEN + packet.len(), port)?;
     frame.set_len(packet.end);
     frame.trim_front(packet.l3);
     let link = frame.prepend(ethernet::HEADER_LEN).ok_or(DropReason::NoRoute)?;

@@ -7,12 +7,14 @@ use tgw_wire::tcp;
 
 use crate::connection::{self, Sender};
 use crate::flow::{FlowTable, Full};
+use crate::fragments::Fragments;
 use crate::hash::Map;
 use crate::meters::Sheet;
-use crate::packet::Kind;
+use crate::packet::{Kind, Part};
 use crate::runner::{Context, End, Stage};
-use crate::tables::{Endpoint, Section, Tables, VswitchTables};
-use crate::tunnel::{age, deliver, wrap};
+use crate::tables::{Endpoint, Section, ServerVip, Tables, VswitchTables};
+use crate::too_big::{Answers, Back};
+use crate::tunnel::{age, deliver, room, wrap};
 use crate::work::Work;
 use crate::{FlowCounters, Frame, Nanos, Options};
 
@@ -22,7 +24,10 @@ const MOST_PAIRS: usize = 1 << 20;
 
 pub(crate) struct Vswitch {
     flows: FlowTable,
-    /// Key of the real server and outer source that sent to it, as they were learned; a flow names its pair by place.
+    fragments: Fragments,
+    answers: Answers,
+    /// Id of the real server and outer source that sent to it, as they were learned; a flow, or the fragments of a packet,
+    /// name their pair by place.
     pairs: Vec<(u32, u128)>,
     places: Map<(u32, u128), u32>,
     sheet: Arc<Sheet>,
@@ -31,7 +36,14 @@ pub(crate) struct Vswitch {
 impl Vswitch {
     pub(crate) fn new(options: &Options) -> Self {
         let flows = FlowTable::new(options.flow_capacity, options.seed);
-        Self { flows, pairs: Vec::new(), places: Map::default(), sheet: Arc::default() }
+        Self {
+            flows,
+            fragments: Fragments::new(options.seed),
+            answers: Answers::default(),
+            pairs: Vec::new(),
+            places: Map::default(),
+            sheet: Arc::default(),
+        }
     }
 }
 
@@ -44,6 +56,8 @@ impl Stage for Vswitch {
 
     fn advance(&mut self, now: Nanos) {
         self.flows.advance(now / 1_000_000_000);
+        self.fragments.advance(now);
+        self.answers.advance(now);
     }
 
     fn prepare(&mut self, work: &mut Work) {
@@ -91,22 +105,28 @@ impl Vswitch {
         vswitch: &VswitchTables,
         frame: &mut Frame,
         work: &mut Work,
-    ) -> Result<u16, DropReason> {
-        let key = work.outer.key.ok_or(DropReason::TunnelDecapFail)?;
-        let server = vswitch.server(key).ok_or(DropReason::NoBackend)?;
+    ) -> Result<u16, End> {
+        let vip = work.packet.tuple.dst;
+        let key = work.outer.needed_key()?;
+        let server = vswitch.named(key, vip).ok_or(DropReason::NoBackend)?;
         work.server_id = server.id;
-        let vip_id = server.vip_id(work.packet.tuple.dst).ok_or(DropReason::NoVip)?;
+        let vip = server.vip(vip).ok_or(DropReason::NoVip)?;
         // An error must be about what this very address sent.
-        if context.is_hidden(vip_id) || work.is_error() && work.packet.quoted.tuple.src != work.packet.tuple.dst {
-            return Err(DropReason::NoVip);
+        if context.is_hidden(vip.id) || work.is_error() && work.packet.quoted.tuple.src != vip.address {
+            return Err(DropReason::NoVip.into());
         }
-        work.vip_id = vip_id;
+        work.vip_id = vip.id;
         age(frame, &work.packet)?;
-        if !work.is_error() {
-            self.learn(work, key).map_err(|Full| DropReason::ConnTableFull)?;
+        if !work.is_error() && work.packet.part != Part::Later {
+            self.learn(work, server.id).map_err(|Full| DropReason::ConnTableFull)?;
         }
         let port = context.tables.port(server.port).ok_or(DropReason::NoRoute)?;
-        deliver(frame, work, port, Some(server.mac))
+        if work.packet.len() > usize::from(port.mtu) {
+            let ld = Endpoint { address: work.outer.src, encap: context.tables.encap, key: server.key };
+            let back = Back::Tunnel(reply_end(vswitch, vip, ld));
+            return Err(self.answers.too_big(context, frame, work, port.mtu.into(), back));
+        }
+        Ok(deliver(frame, work, port, Some(server.mac))?)
     }
 
     fn reply(
@@ -115,36 +135,53 @@ impl Vswitch {
         vswitch: &VswitchTables,
         frame: &mut Frame,
         work: &mut Work,
-    ) -> Result<u16, DropReason> {
-        let vip = work.packet.tuple.src;
+    ) -> Result<u16, End> {
+        let source = work.packet.tuple.src;
         let mut servers = vswitch.servers.iter().filter(|server| server.port == frame.port);
-        work.vip_id = servers.find_map(|server| server.vip_id(vip)).ok_or(DropReason::NoVip)?;
+        work.vip_id = servers.find_map(|server| server.vip(source)).ok_or(DropReason::NoVip)?.id;
         if context.is_hidden(work.vip_id) {
             work.vip_id = 0;
-            return Err(DropReason::NoVip);
+            return Err(DropReason::NoVip.into());
         }
-        let found = self.flows.find(work.hash, &work.flow).ok_or(DropReason::NoFlow)?;
-        let value = self.flows.value(found);
-        let (key, address) = self.pairs.get(value as usize).copied().ok_or(DropReason::NoFlow)?;
-        let server = vswitch.server(key).filter(|server| server.port == frame.port).ok_or(DropReason::NoFlow)?;
-        if work.is_error() && work.flow.dst != vip {
-            return Err(DropReason::NoFlow);
+        let is_later = work.packet.part == Part::Later;
+        let found = if is_later { None } else { self.flows.find(work.hash, &work.flow) };
+        let value = if is_later {
+            self.fragments.find(&work.packet).ok_or(DropReason::Fragment)? as u32
+        } else {
+            self.flows.value(found.ok_or(DropReason::NoFlow)?)
+        };
+        let (id, address) = self.pairs.get(value as usize).copied().ok_or(DropReason::NoFlow)?;
+        let server = vswitch.server(id).filter(|server| server.port == frame.port).ok_or(DropReason::NoFlow)?;
+        let vip = server.vip(source).ok_or(DropReason::NoFlow)?;
+        if work.is_error() && work.flow.dst != source {
+            return Err(DropReason::NoFlow.into());
         }
         work.server_id = server.id;
         age(frame, &work.packet)?;
-        if !work.is_error() {
+        if let Some(found) = found.filter(|_| !work.is_error()) {
             let state = self.flows.state(found);
             let state = connection::next(state, work.flow.protocol, work.packet.tcp_flags, Sender::Server);
             self.flows.set(found, state, value, connection::timeout(state));
         }
-        wrap(context, frame, work, &Endpoint { address, encap: context.tables.encap, key: Some(key) })
+        if work.packet.part == Part::First {
+            self.fragments.remember(&work.packet, value.into());
+        }
+        let ld = Endpoint { address, encap: context.tables.encap, key: server.key };
+        let to = reply_end(vswitch, vip, ld);
+        let room = room(context.tables, &to);
+        if work.packet.len() > room {
+            work.outer_dst = to.address;
+            let port = context.tables.port(server.port).ok_or(DropReason::NoRoute)?;
+            return Err(self.answers.too_big(context, frame, work, room, Back::Port(port, Some(server.mac))));
+        }
+        Ok(wrap(context, frame, work, &to)?)
     }
 
     fn count(&self, vswitch: &VswitchTables, work: &Work) {
         let mut first = 0;
         for server in &vswitch.servers {
             if server.id == work.server_id {
-                let position = server.vips.iter().position(|vip| vip.1 == work.vip_id);
+                let position = server.vips.iter().position(|vip| vip.id == work.vip_id);
                 if let Some(record) = position.and_then(|at| self.sheet.record(first + at as u32)) {
                     work.count(record);
                 }
@@ -155,13 +192,13 @@ impl Vswitch {
     }
 
     /// Remember which LD sent this flow, so that replies go back to it.
-    fn learn(&mut self, work: &Work, key: u32) -> Result<(), Full> {
+    fn learn(&mut self, work: &Work, server: u32) -> Result<(), Full> {
         let flags = work.packet.tcp_flags;
         let found = self.flows.find(work.hash, &work.flow);
         if found.is_none() && work.packet.kind == Kind::Tcp && flags & tcp::RST != 0 {
             return Ok(());
         }
-        let value = self.place(key, work.outer.src)?;
+        let value = self.place(server, work.outer.src)?;
         let before = found.map_or(0, |found| self.flows.state(found));
         let state = connection::next(before, work.flow.protocol, flags, Sender::Client);
         let timeout = connection::timeout(state);
@@ -174,16 +211,21 @@ impl Vswitch {
         Ok(())
     }
 
-    fn place(&mut self, key: u32, ld: u128) -> Result<u32, Full> {
-        if let Some(place) = self.places.get(&(key, ld)) {
+    fn place(&mut self, server: u32, ld: u128) -> Result<u32, Full> {
+        if let Some(place) = self.places.get(&(server, ld)) {
             return Ok(*place);
         }
         if self.pairs.len() >= MOST_PAIRS {
             return Err(Full);
         }
         let place = self.pairs.len() as u32;
-        self.pairs.push((key, ld));
-        self.places.insert((key, ld), place);
+        self.pairs.push((server, ld));
+        self.places.insert((server, ld), place);
         Ok(place)
     }
+}
+
+/// Where a reply goes: back to the LD, or in direct return straight to the EIP nodes.
+fn reply_end(vswitch: &VswitchTables, vip: &ServerVip, ld: Endpoint) -> Endpoint {
+    vswitch.reply_to.filter(|_| vip.direct).unwrap_or(ld)
 }

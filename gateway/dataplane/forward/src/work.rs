@@ -2,12 +2,12 @@
 
 use tgw_contract::{Direction, DropReason, Hop, Point, Role, Verdict};
 use tgw_wire::checksum::Sum;
-use tgw_wire::{ethernet, gre, icmpv4, icmpv6, protocol, udp, vxlan, Error};
+use tgw_wire::{ethernet, geneve, gre, gre_udp, gue, icmpv4, icmpv6, ipip, protocol, udp, vxlan, Error};
 
 use crate::hash::Tuple;
 use crate::meters::Record;
-use crate::packet::{reason, to_v4, to_v6, Kind, Packet, Quoted};
-use crate::tables::{EipTables, Section, Tables, FABRIC};
+use crate::packet::{reason, to_v4, to_v6, Kind, Packet, Part, Quoted};
+use crate::tables::{EipTables, Encap, Endpoint, Section, Tables, FABRIC};
 use crate::Frame;
 
 /// The tunnel that a packet came in by.
@@ -15,6 +15,23 @@ use crate::Frame;
 pub(crate) struct Outer {
     pub(crate) src: u128,
     pub(crate) key: Option<u32>,
+    /// `None` without a tunnel.
+    pub(crate) encap: Option<Encap>,
+}
+
+impl Outer {
+    /// The key; `None` inside when the tunnel may do without one. `TunnelDecapFail` when a key is missing.
+    pub(crate) fn needed_key(&self) -> Result<Option<u32>, DropReason> {
+        match self.encap {
+            Some(encap) if self.key.is_some() || encap.may_be_keyless() => Ok(self.key),
+            _ => Err(DropReason::TunnelDecapFail),
+        }
+    }
+
+    /// Whether the real server behind this end point sent it: its key says so, or without one its host's address.
+    pub(crate) fn is_from(&self, server: &Endpoint) -> bool {
+        self.key == server.key && (self.key.is_some() || self.src == server.address)
+    }
 }
 
 /// One frame's state.
@@ -73,6 +90,10 @@ impl Work {
         }
         self.packet.verify_ip(bytes)?;
         if tunnelled {
+            // Tunnels are not to be fragmented: their sender knows the MTU.
+            if self.packet.part != Part::Whole {
+                return Err(DropReason::Fragment);
+            }
             self.unwrap(bytes, role, tables)?;
         } else {
             self.packet.read_upper(bytes)?;
@@ -140,51 +161,89 @@ impl Work {
     /// Take the packet out of its tunnel.
     fn unwrap(&mut self, bytes: &[u8], role: Role, tables: Option<&Tables>) -> Result<(), DropReason> {
         let Packet { tuple, version, l4, end, .. } = self.packet;
-        self.outer = Outer { src: tuple.src, key: None };
+        self.outer = Outer { src: tuple.src, key: None, encap: None };
         if role == Role::Clb && tables.is_some_and(|tables| tables.local == tuple.dst) {
             self.hop = Hop::ClbOut;
         }
-        let payload = bytes.get(l4..end).unwrap_or_default();
         match (tuple.protocol, version) {
-            (protocol::GRE, _) => {
-                let gre = gre::Packet::new_checked(payload).map_err(tunnel_reason)?;
-                self.outer.key = gre.key();
-                self.read_inner(bytes, l4 + gre.header_len(), end, gre.protocol())
-            }
-            (protocol::UDP, _) => {
-                let datagram = udp::Packet::new_checked(payload).map_err(reason)?;
-                if datagram.dst_port() != vxlan::PORT {
-                    return Err(DropReason::TunnelDecapFail);
-                }
-                if datagram.checksum() != 0 {
-                    let datagram = datagram.datagram();
-                    let pseudo = if version == 4 {
-                        Sum::pseudo_v4(to_v4(tuple.src), to_v4(tuple.dst), protocol::UDP, datagram.len())
-                    } else {
-                        Sum::pseudo_v6(to_v6(tuple.src), to_v6(tuple.dst), protocol::UDP, datagram.len())
-                    };
-                    if !pseudo.bytes(datagram).is_right() {
-                        return Err(DropReason::BadChecksum);
-                    }
-                }
-                let tunnel = vxlan::Packet::new_checked(datagram.payload()).map_err(tunnel_reason)?;
-                self.outer.key = Some(tunnel.vni());
-                let link = ethernet::Packet::new_checked(tunnel.payload()).map_err(tunnel_reason)?;
-                let at = l4 + udp::HEADER_LEN + vxlan::HEADER_LEN + ethernet::HEADER_LEN;
-                self.read_inner(bytes, at, l4 + datagram.length(), link.ethertype())
+            (protocol::GRE, _) => self.unwrap_gre(bytes, l4, end, Encap::Gre),
+            (protocol::UDP, _) => self.unwrap_udp(bytes),
+            (ipip::IPV4 | ipip::IPV6, _) => {
+                self.outer.encap = Some(Encap::Ipip);
+                self.read_inner(bytes, l4, end, ipip::version_of(tuple.protocol))
             }
             (protocol::ICMPV4, 4) | (protocol::ICMPV6, 6) => Err(self.fabric_error(bytes, role, tables)),
             _ => Err(DropReason::TunnelDecapFail),
         }
     }
 
-    fn read_inner(&mut self, bytes: &[u8], at: usize, end: usize, ethertype: u16) -> Result<(), DropReason> {
+    fn unwrap_gre(&mut self, bytes: &[u8], at: usize, end: usize, encap: Encap) -> Result<(), DropReason> {
+        let gre = gre::Packet::new_checked(bytes.get(at..end).unwrap_or_default()).map_err(|error| match error {
+            Error::Unsupported => DropReason::TunnelDecapFail,
+            _ => DropReason::MalformedGre,
+        })?;
+        (self.outer.key, self.outer.encap) = (gre.key(), Some(encap));
+        self.read_inner(bytes, at + gre.header_len(), end, version_of(gre.protocol()))
+    }
+
+    /// The same behind a UDP header, whose port says which kind of tunnel it is.
+    fn unwrap_udp(&mut self, bytes: &[u8]) -> Result<(), DropReason> {
+        let Packet { tuple, version, l4, end, .. } = self.packet;
+        let payload = bytes.get(l4..end).unwrap_or_default();
+        let datagram = udp::Packet::new_checked(payload).map_err(|_| DropReason::BadLength)?;
+        if datagram.length() != payload.len() {
+            return Err(DropReason::BadLength);
+        }
+        let port = datagram.dst_port();
+        if !matches!(port, vxlan::PORT | gre_udp::PORT | gue::PORT | geneve::PORT) {
+            return Err(DropReason::TunnelDecapFail);
+        }
+        if datagram.checksum() != 0 {
+            let pseudo = if version == 4 {
+                Sum::pseudo_v4(to_v4(tuple.src), to_v4(tuple.dst), protocol::UDP, payload.len())
+            } else {
+                Sum::pseudo_v6(to_v6(tuple.src), to_v6(tuple.dst), protocol::UDP, payload.len())
+            };
+            if !datagram.verify_checksum(pseudo) {
+                return Err(DropReason::BadChecksum);
+            }
+        } else if version == 6 && port != vxlan::PORT {
+            return Err(DropReason::BadChecksum); // all but VXLAN want one in IPv6
+        }
+        let at = l4 + udp::HEADER_LEN;
+        match port {
+            vxlan::PORT => {
+                let tunnel = vxlan::Packet::new_checked(datagram.payload()).map_err(|_| DropReason::MalformedVxlan)?;
+                (self.outer.key, self.outer.encap) = (Some(tunnel.vni()), Some(Encap::Vxlan));
+                self.read_framed(bytes, at + vxlan::HEADER_LEN, end)
+            }
+            gre_udp::PORT => self.unwrap_gre(bytes, at, end, Encap::GreUdp),
+            gue::PORT => {
+                let tunnel = gue::Packet::new_checked(datagram.payload()).map_err(tunnel_reason)?;
+                (self.outer.key, self.outer.encap) = (tunnel.key(), Some(Encap::Gue));
+                self.read_inner(bytes, at + tunnel.header_len(), end, ipip::version_of(tunnel.protocol()))
+            }
+            _ => {
+                let tunnel = geneve::Packet::new_checked(datagram.payload()).map_err(tunnel_reason)?;
+                (self.outer.key, self.outer.encap) = (Some(tunnel.vni()), Some(Encap::Geneve));
+                let at = at + tunnel.header_len();
+                match tunnel.protocol() {
+                    geneve::ETHERNET => self.read_framed(bytes, at, end),
+                    ethertype => self.read_inner(bytes, at, end, version_of(ethertype)),
+                }
+            }
+        }
+    }
+
+    /// Read a packet that has an Ethernet header in the tunnel too.
+    fn read_framed(&mut self, bytes: &[u8], at: usize, end: usize) -> Result<(), DropReason> {
+        let link = ethernet::Packet::new_checked(bytes.get(at..end).unwrap_or_default()).map_err(tunnel_reason)?;
+        self.read_inner(bytes, at + ethernet::HEADER_LEN, end, version_of(link.ethertype()))
+    }
+
+    fn read_inner(&mut self, bytes: &[u8], at: usize, end: usize, version: Option<u8>) -> Result<(), DropReason> {
         self.packet = Packet::default();
-        let version = match ethertype {
-            ethernet::IPV4 => 4,
-            ethernet::IPV6 => 6,
-            _ => return Err(DropReason::TunnelDecapFail),
-        };
+        let version = version.ok_or(DropReason::TunnelDecapFail)?;
         let within = bytes.get(..end).unwrap_or_default();
         self.packet.read_ip(within, at, version)?;
         self.packet.verify_ip(within)?;
@@ -240,24 +299,34 @@ impl Work {
 
     /// What was in the tunnel packet that the fabric quotes, if it quotes that much.
     fn read_quoted_inner(&mut self, bytes: &[u8], outer: &Quoted) {
-        let payload = bytes.get(outer.l4..).unwrap_or_default();
-        let (at, ethertype) = match outer.tuple.protocol {
-            protocol::GRE => {
-                let gre = gre::Packet::new_unchecked(payload);
-                (outer.l4 + gre.header_len(), gre.protocol())
+        let from = |at: usize| bytes.get(at..).unwrap_or_default();
+        let framed =
+            |at: usize| (at + ethernet::HEADER_LEN, version_of(ethernet::Packet::new_unchecked(from(at)).ethertype()));
+        let gre = |at: usize| {
+            let gre = gre::Packet::new_unchecked(from(at));
+            (at + gre.header_len(), version_of(gre.protocol()))
+        };
+        let behind = outer.l4 + udp::HEADER_LEN;
+        let (at, version) = match (outer.tuple.protocol, udp::Packet::new_unchecked(from(outer.l4)).dst_port()) {
+            (protocol::GRE, _) => gre(outer.l4),
+            (ipip::IPV4 | ipip::IPV6, _) => (outer.l4, ipip::version_of(outer.tuple.protocol)),
+            (protocol::UDP, vxlan::PORT) => framed(behind + vxlan::HEADER_LEN),
+            (protocol::UDP, gre_udp::PORT) => gre(behind),
+            (protocol::UDP, gue::PORT) => {
+                let tunnel = gue::Packet::new_unchecked(from(behind));
+                (behind + tunnel.header_len(), ipip::version_of(tunnel.protocol()))
             }
-            protocol::UDP => {
-                let link = outer.l4 + udp::HEADER_LEN + vxlan::HEADER_LEN;
-                let view = ethernet::Packet::new_unchecked(bytes.get(link..).unwrap_or_default());
-                (link + ethernet::HEADER_LEN, view.ethertype())
+            (protocol::UDP, geneve::PORT) => {
+                let tunnel = geneve::Packet::new_unchecked(from(behind));
+                let at = behind + tunnel.header_len();
+                match tunnel.protocol() {
+                    geneve::ETHERNET => framed(at),
+                    ethertype => (at, version_of(ethertype)),
+                }
             }
             _ => return,
         };
-        let version = match ethertype {
-            ethernet::IPV4 => 4,
-            ethernet::IPV6 => 6,
-            _ => return,
-        };
+        let Some(version) = version else { return };
         let Ok(mut inner) = Quoted::read(bytes, at, version) else { return };
         self.packet.version = version;
         self.packet.tuple = inner.tuple;
@@ -302,7 +371,7 @@ impl Work {
             (Section::Clb(_), _) => {}
             (Section::Vswitch(vswitch), hop) => {
                 let vip = if hop == Hop::VswIn { dst } else { src };
-                self.vip_id = vswitch.servers.iter().find_map(|server| server.vip_id(vip)).unwrap_or(0);
+                self.vip_id = vswitch.servers.iter().find_map(|server| server.vip(vip)).map_or(0, |vip| vip.id);
             }
         }
     }
@@ -360,6 +429,14 @@ const fn default_hop(role: Role, tunnelled: bool) -> Hop {
         (Role::Clb, _) => Hop::ClbIn,
         (Role::Vswitch, true) => Hop::VswIn,
         (Role::Vswitch, false) => Hop::VswOut,
+    }
+}
+
+const fn version_of(ethertype: u16) -> Option<u8> {
+    match ethertype {
+        ethernet::IPV4 => Some(4),
+        ethernet::IPV6 => Some(6),
+        _ => None,
     }
 }
 

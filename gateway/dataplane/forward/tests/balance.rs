@@ -223,9 +223,9 @@ fn a_connection_and_its_errors_stay_with_one_worker() {
             let back = Tcp::new(private, client, SYN | ACK).ip();
             let frames = [
                 frame(&tunnel(p.eip, p.service, p.encap, None, &out)),
-                frame(&tunnel(p.host, p.ld, p.encap, Some(77), &back)),
+                frame(&tunnel(p.host, p.ld, p.encap, p.key, &back)),
                 frame(&tunnel(p.eip, p.service, p.encap, None, &icmp(p.client, p.private, (3, 4), (2, 0), &back))),
-                frame(&tunnel(p.host, p.ld, p.encap, Some(77), &unreachable(p.private, p.client, &out))),
+                frame(&tunnel(p.host, p.ld, p.encap, p.key, &unreachable(p.private, p.client, &out))),
                 frame_to(EDGE_MAC, &back),
                 frame_to(EDGE_MAC, &unreachable(p.private, p.client, &out)),
             ];

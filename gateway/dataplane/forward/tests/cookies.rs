@@ -88,7 +88,7 @@ impl Region {
         let (src, dst, key, _) = untunnel(bytes);
         assert_eq!(src, ip(self.plan.ld));
         if dst == ip(self.plan.host) {
-            assert_eq!(key, Some(77));
+            assert_eq!(key, self.plan.key);
             let result = send_at(self.now, &mut *self.vswitch, 0, &frame(&bytes[14..]));
             assert_eq!(result.port(), 1);
             Out::Server(result.frame[14..].to_vec())

@@ -118,7 +118,12 @@ fn run(node: &mut dyn Pipeline, role: Role, frames: &[(u16, Vec<u8>)]) -> Result
                 let inner = &frame.bytes()[14..];
                 let _ = support::open(inner); // a whole IP packet with a right header
             }
-            Outcome::Drop(reason) | Outcome::Answer { reason, .. } => recorded += usize::from(reason.is_recorded()),
+            Outcome::Drop(reason) => recorded += usize::from(reason.is_recorded()),
+            Outcome::Answer { port, reason } => {
+                prop_assert!(*port <= 1);
+                let _ = support::open(&frame.bytes()[14..]);
+                recorded += usize::from(reason.is_recorded());
+            }
         }
     }
     let drops = notes.0.iter().filter(|point| point.kind == 2).count();
@@ -136,12 +141,19 @@ proptest! {
         inputs in prop::collection::vec(inputs(), 1..150),
         plan in any::<Index>(),
         faulty in any::<bool>(),
+        extras in 0usize..3,
     ) {
         let plans = plans();
         let plan = *plan.get(&plans);
         let seeds = seeds(&plan);
         let frames: Vec<(u16, Vec<u8>)> = inputs.iter().map(|input| realize(input, &seeds)).collect();
-        for (role, mut node) in [(Role::Eip, plan.eip()), (Role::Clb, plan.clb()), (Role::Vswitch, plan.vswitch())] {
+        let (clb, vswitch) = plan.with_extras(extras);
+        let nodes = [
+            (Role::Eip, plan.eip()),
+            (Role::Clb, support::node(Role::Clb, &clb)),
+            (Role::Vswitch, support::node(Role::Vswitch, &vswitch)),
+        ];
+        for (role, mut node) in nodes {
             if faulty {
                 node.set_faults(Faults::new([
                     Fault { kind: FaultKind::EncapFail, probability: 0.2, seed: 1 },

@@ -3,72 +3,13 @@
 
 mod support;
 
+use support::region::{routed, Region};
 use support::{
-    frame, frame_to, icmp, ip, isn, octets, open, plans, send, udp, unreachable, untunnel, verify, Plan, Result, Tcp,
-    EDGE_MAC, ROUTER, SERVER_MAC,
+    frame, frame_to, icmp, ip, isn, octets, open, plans, send, udp, unreachable, untunnel, verify, Tcp, EDGE_MAC,
 };
 use tgw_contract::colour::{mapped, probe_id};
 use tgw_contract::{Hop, Point, Verdict};
-use tgw_forward::Pipeline;
 use tgw_wire::tcp::{ACK, FIN, PSH, RST, SYN};
-
-struct Region {
-    plan: Plan,
-    eip: Box<dyn Pipeline>,
-    clb: Box<dyn Pipeline>,
-    vswitch: Box<dyn Pipeline>,
-}
-
-impl Region {
-    fn new(plan: Plan) -> Self {
-        Self { plan, eip: plan.eip(), clb: plan.clb(), vswitch: plan.vswitch() }
-    }
-
-    /// A packet of a client to the public address: what the real server gets, and the points on the way.
-    fn request(&mut self, packet: &[u8]) -> (Vec<u8>, Vec<Point>) {
-        let plan = self.plan;
-        let one = send(&mut *self.eip, 1, &frame_to(EDGE_MAC, packet));
-        assert_eq!(one.port(), 0);
-        let (src, dst, key, _) = untunnel(&one.frame);
-        assert_eq!((src, dst), (ip(plan.eip), ip(plan.service)));
-        assert!(key.unwrap_or(0) == 0);
-        let two = send(&mut *self.clb, 0, &routed(&one));
-        assert_eq!(two.port(), 0);
-        let (src, dst, key, _) = untunnel(&two.frame);
-        assert_eq!((src, dst, key), (ip(plan.ld), ip(plan.host), Some(77)));
-        let three = send(&mut *self.vswitch, 0, &routed(&two));
-        assert_eq!(three.port(), 1);
-        assert_eq!((&three.frame[..6], &three.frame[6..12]), (&SERVER_MAC.0[..], &EDGE_MAC.0[..]));
-        let arrived = three.frame[14..].to_vec();
-        verify(&arrived);
-        (arrived, [one.points, two.points, three.points].concat())
-    }
-
-    /// A packet of the real server: what leaves towards the client, and the points on the way.
-    fn reply(&mut self, packet: &[u8]) -> (Vec<u8>, Vec<Point>) {
-        let plan = self.plan;
-        let one = send(&mut *self.vswitch, 1, &frame_to(EDGE_MAC, packet));
-        assert_eq!(one.port(), 0);
-        let (src, dst, key, _) = untunnel(&one.frame);
-        assert_eq!((src, dst, key), (ip(plan.host), ip(plan.ld), Some(77)));
-        let two = send(&mut *self.clb, 0, &routed(&one));
-        assert_eq!(two.port(), 0);
-        let (src, dst, ..) = untunnel(&two.frame);
-        assert_eq!((src, dst), (ip(plan.ld), ip(plan.anycast)));
-        let three = send(&mut *self.eip, 0, &routed(&two));
-        assert_eq!(three.port(), 1);
-        assert_eq!((&three.frame[..6], &three.frame[6..12]), (&ROUTER.0[..], &EDGE_MAC.0[..]));
-        let left = three.frame[14..].to_vec();
-        verify(&left);
-        (left, [one.points, two.points, three.points].concat())
-    }
-}
-
-/// The frame as the next node gets it from its router.
-fn routed(result: &Result) -> Vec<u8> {
-    assert_eq!(result.frame[..6], ROUTER.0);
-    frame(&result.frame[14..])
-}
 
 fn ttl(packet: &[u8]) -> u8 {
     if packet[0] >> 4 == 4 {

@@ -12,7 +12,7 @@ use tgw_contract::colour::{mapped, probe_id};
 use tgw_contract::{DropReason, Hop, Role, Verdict};
 use tgw_forward::{pipeline, Fault, FaultKind, Faults, Options, Pipeline};
 use tgw_wire::ethernet::Mac;
-use tgw_wire::tcp::{ACK, FIN, RST, SYN};
+use tgw_wire::tcp::{ACK, FIN, PSH, RST, SYN, URG};
 
 /// What only the runtime around a pipeline can cause; gateway/dataplane/node tests them.
 const OF_THE_RUNTIME: [DropReason; 3] = [DropReason::RingFull, DropReason::DeviceFull, DropReason::ShuttingDown];
@@ -63,6 +63,11 @@ fn clb_in(p: &Plan, bytes: &[u8]) -> (Hop, Result) {
 
 fn vsw_in(p: &Plan, bytes: &[u8]) -> (Hop, Result) {
     (Hop::VswIn, send(&mut *p.vswitch(), 0, bytes))
+}
+
+/// A request to the LD out of anything in UDP.
+fn in_udp(p: &Plan, port: u16, payload: &[u8]) -> Vec<u8> {
+    frame(&udp((p.eip, 50_000), (p.service, port), payload, false))
 }
 
 fn with_fault(mut node: Box<dyn Pipeline>, kind: FaultKind) -> Box<dyn Pipeline> {
@@ -162,11 +167,82 @@ fn cases(reason: DropReason) -> Cases {
             cases.extend(replies);
             cases
         }
-        DropReason::BadTcpFlags
-        | DropReason::MalformedGre
-        | DropReason::MalformedVxlan
-        | DropReason::MalformedQuic
-        | DropReason::BadLength => Vec::new(),
+        DropReason::MalformedQuic => Vec::new(),
+        DropReason::BadTcpFlags => {
+            let with = |flags| frame_to(EDGE_MAC, &Tcp::new((p.client, 4000), (p.public, 80), flags).ip());
+            let reply = Tcp::new((p.private, 80), (p.client, 4000), SYN | FIN).ip();
+            let request = Tcp::new((p.client, 4000), (p.private, 80), 0).ip();
+            let wrong = [0, 0xC0, SYN | FIN, SYN | RST, FIN | RST | ACK, FIN, PSH, URG, FIN | PSH | URG];
+            let mut cases: Cases = wrong.iter().map(|flags| eip_in(&p, &with(*flags))).collect();
+            cases.extend([
+                clb_in(&p, &to_ld(&p, &request)),
+                vsw_in(&p, &to_host(&p, Some(77), &request)),
+                (Hop::VswOut, send(&mut *p.vswitch(), 1, &frame_to(EDGE_MAC, &reply))),
+                (Hop::ClbOut, send(&mut *p.clb(), 0, &reply_to_ld(&p, Some(77), &reply))),
+                (Hop::EipOut, send(&mut *p.eip(), 0, &reply_to_eip(&p, &reply))),
+            ]);
+            cases
+        }
+        DropReason::MalformedGre => {
+            let spoilt = |bytes: Vec<u8>, at: usize, bits: u8| {
+                let mut bytes = bytes;
+                bytes[at] ^= bits;
+                bytes
+            };
+            let (request, keyed) = (to_ld(&p, &private_syn(&p)), to_host(&p, Some(77), &private_syn(&p)));
+            let summed = support::packet(ip(p.eip), ip(p.service), 47, 64, &[0x80, 0, 8, 0, 1, 2, 0, 0, 0x45]);
+            let cut = support::packet(ip(p.eip), ip(p.service), 47, 64, &[0x20, 0, 8, 0, 0]);
+            let in_udp = tunnel(p.eip, p.service, "gre_udp", None, &private_syn(&p));
+            vec![
+                clb_in(&p, &spoilt(request.clone(), 35, 1)),
+                clb_in(&p, &spoilt(request, 34, 8)),
+                clb_in(&p, &frame(&summed)),
+                clb_in(&p, &frame(&cut)),
+                clb_in(&p, &spoilt(frame(&in_udp), 43, 1)),
+                vsw_in(&p, &spoilt(keyed, 35, 7)),
+                (Hop::ClbOut, send(&mut *p.clb(), 0, &spoilt(reply_to_ld(&p, Some(77), &answer(&p)), 35, 0x80))),
+                (Hop::EipOut, send(&mut *p.eip(), 0, &spoilt(reply_to_eip(&p, &answer(&p)), 34, 4))),
+            ]
+        }
+        DropReason::MalformedVxlan => {
+            let vx = plan(4, 4, "vxlan");
+            let spoilt = |bytes: Vec<u8>, at: usize, bits: u8| {
+                let mut bytes = bytes;
+                bytes[at] ^= bits;
+                bytes
+            };
+            let request = to_ld(&vx, &private_syn(&vx));
+            vec![
+                clb_in(&vx, &spoilt(request.clone(), 42, 8)),
+                clb_in(&vx, &spoilt(request.clone(), 42, 0x80)),
+                clb_in(&vx, &spoilt(request, 45, 1)),
+                clb_in(&vx, &in_udp(&vx, 4789, &[8, 0, 0, 0, 0, 0, 0])),
+                vsw_in(&vx, &spoilt(to_host(&vx, Some(77), &private_syn(&vx)), 49, 1)),
+                (Hop::ClbOut, send(&mut *vx.clb(), 0, &spoilt(reply_to_ld(&vx, Some(77), &answer(&vx)), 44, 1))),
+                (Hop::EipOut, send(&mut *vx.eip(), 0, &spoilt(reply_to_eip(&vx, &answer(&vx)), 43, 1))),
+            ]
+        }
+        DropReason::BadLength => {
+            let question = udp((p.client, 9), (p.public, 53), b"four", true);
+            let private = udp((p.client, 9), (p.private, 53), b"four", true);
+            let longer = |bytes: &[u8]| altered(bytes.to_vec(), |b| b[25] += 1);
+            let shorter = |bytes: &[u8]| altered(bytes.to_vec(), |b| b[25] -= 1);
+            let cut = |bytes: &[u8], length: u8| altered(bytes[..length.into()].to_vec(), |b| b[3] = length);
+            let offset = altered(syn.clone(), |b| b[32] = 0x60);
+            let mut outer = to_ld(&plan(4, 4, "geneve"), &private);
+            outer[39] -= 1;
+            vec![
+                eip_in(&p, &frame_to(EDGE_MAC, &longer(&question))),
+                eip_in(&p, &frame_to(EDGE_MAC, &shorter(&question))),
+                eip_in(&p, &frame_to(EDGE_MAC, &altered(question.clone(), |b| b[25] = 7))),
+                eip_in(&p, &frame_to(EDGE_MAC, &cut(&question, 27))),
+                eip_in(&p, &frame_to(EDGE_MAC, &cut(&syn, 39))),
+                eip_in(&p, &frame_to(EDGE_MAC, &offset)),
+                clb_in(&p, &to_ld(&p, &longer(&private))),
+                clb_in(&p, &outer),
+                vsw_in(&p, &to_host(&p, Some(77), &shorter(&private))),
+            ]
+        }
         DropReason::HealthAnswer => Vec::new(),
         DropReason::MalformedFrame => {
             let cut = frame_to(EDGE_MAC, &syn);
@@ -285,18 +361,21 @@ fn cases(reason: DropReason) -> Cases {
             sequenced[34] |= 0x10;
             let mut bridged = to_ld(&p, &private_syn(&p));
             bridged[36..38].copy_from_slice(&[0x65, 0x58]);
-            let vx = plan(4, 4, "vxlan");
-            let mut no_vni = to_ld(&vx, &private_syn(&p));
-            no_vni[42] = 0;
             let plain = Tcp::new((p.router, 1), (p.anycast, 80), SYN).ip();
             vec![
                 clb_in(&p, &sequenced),
                 clb_in(&p, &bridged),
-                clb_in(&p, &no_vni),
                 vsw_in(&p, &to_host(&p, None, &private_syn(&p))),
                 (Hop::ClbOut, send(&mut *p.clb(), 0, &reply_to_ld(&p, None, &answer(&p)))),
                 (Hop::EipOut, send(&mut *p.eip(), 0, &frame(&plain))),
                 clb_in(&p, &frame(&udp((p.router, 4789), (p.service, 4790), b"no tunnel port", true))),
+                // GUE: a control message, an unknown flag, no IP inside; Geneve: a control packet, a critical option.
+                clb_in(&p, &in_udp(&p, 6080, &[0x20, 4, 0, 0])),
+                clb_in(&p, &in_udp(&p, 6080, &[0, 4, 0x40, 0])),
+                clb_in(&p, &in_udp(&p, 6080, &[0, 6, 0, 0])),
+                clb_in(&p, &in_udp(&p, 6081, &[0, 0x80, 8, 0, 0, 0, 0, 0])),
+                clb_in(&p, &in_udp(&p, 6081, &[1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0x80, 0])),
+                clb_in(&p, &in_udp(&p, 6081, &[0, 0, 8, 6, 0, 0, 0, 0])),
             ]
         }
         DropReason::NoRoute => {
@@ -348,12 +427,16 @@ fn cases(reason: DropReason) -> Cases {
             let mut error = unreachable(p.client, p.public, &answer(&p));
             error[23] ^= 1;
             let without = udp((six.client, 9), (six.public, 53), b"x", false);
+            let unsummed = |port| frame(&udp((six.eip, 50_000), (six.service, port), &[0, 4, 8, 0, 0, 0, 0, 0], false));
             vec![
                 eip_in(&p, &frame_to(EDGE_MAC, &wrong)),
                 clb_in(&p, &to_ld(&p, &inner)),
                 eip_in(&p, &frame_to(EDGE_MAC, &unreachable(p.client, p.public, &quoted))),
                 eip_in(&p, &frame_to(EDGE_MAC, &error)),
                 eip_in(&six, &frame_to(EDGE_MAC, &without)),
+                clb_in(&six, &unsummed(4754)),
+                clb_in(&six, &unsummed(6080)),
+                clb_in(&six, &unsummed(6081)),
                 (Hop::ClbOut, {
                     let mut complaint = unreachable(p.router, p.ld, &to_ld(&p, &inner)[14..]);
                     complaint[23] ^= 1;
@@ -362,13 +445,29 @@ fn cases(reason: DropReason) -> Cases {
             ]
         }
         DropReason::Fragment => {
-            let first = altered(syn.clone(), |b| b[6] = 0x20);
-            let later = altered(private_syn(&p), |b| (b[6], b[7]) = (0, 9));
-            let six_part = support::packet(ip(six.client), ip(six.public), 44, 64, &[6, 0, 0, 9, 0, 0, 0, 1]);
+            let later = |src, dst| altered(Tcp::new(src, dst, ACK).ip(), |b| (b[6], b[7]) = (0, 9));
+            let (client, private) = ((p.client, 4000), (p.private, 80));
+            let outer = |bytes: Vec<u8>| frame(&altered(bytes[14..].to_vec(), |b| b[6] = 0x20));
+            // TCP: the first part cut within its header, a later one that would overwrite its flags; ICMP: any part.
+            let tiny = altered(syn[..36].to_vec(), |b| (b[3], b[6]) = (36, 0x20));
+            let overwriting = altered(syn.clone(), |b| (b[6], b[7]) = (0, 1));
+            let message = altered(unreachable(p.client, p.public, &answer(&p)), |b| b[6] = 0x20);
+            let about_later = unreachable(p.client, p.public, &later((p.public, 80), client));
+            let six_message = support::packet(ip(six.client), ip(six.public), 44, 64, &[58, 0, 0, 9, 0, 0, 0, 1]);
+            let mut vswitch = p.vswitch();
+            assert_eq!(send(&mut *vswitch, 0, &to_host(&p, Some(77), &private_syn(&p))).port(), 1);
             vec![
-                eip_in(&p, &frame_to(EDGE_MAC, &first)),
-                clb_in(&p, &to_ld(&p, &later)),
-                eip_in(&six, &frame_to(EDGE_MAC, &six_part)),
+                eip_in(&p, &frame_to(EDGE_MAC, &tiny)),
+                eip_in(&p, &frame_to(EDGE_MAC, &overwriting)),
+                eip_in(&p, &frame_to(EDGE_MAC, &message)),
+                eip_in(&p, &frame_to(EDGE_MAC, &about_later)),
+                eip_in(&six, &frame_to(EDGE_MAC, &six_message)),
+                clb_in(&p, &to_ld(&p, &later(client, private))),
+                (Hop::ClbOut, send(&mut *p.clb(), 0, &reply_to_ld(&p, Some(77), &later(private, client)))),
+                (Hop::VswOut, send(&mut *vswitch, 1, &frame_to(EDGE_MAC, &later(private, client)))),
+                clb_in(&p, &outer(to_ld(&p, &private_syn(&p)))),
+                vsw_in(&p, &outer(to_host(&p, Some(77), &private_syn(&p)))),
+                (Hop::EipOut, send(&mut *p.eip(), 0, &outer(reply_to_eip(&p, &answer(&p))))),
             ]
         }
         DropReason::NoFlow => {
@@ -463,9 +562,9 @@ fn an_unreachable_tunnel_end_names_the_probe_that_died() {
         let number = isn(6);
         let probe = probe_id(mapped(ip(p.prober)), 4000, number);
         let syn = Tcp { seq: number, ..Tcp::new((p.prober, 4000), (p.private, 80), SYN) }.ip();
-        let from_ld = tunnel(p.ld, p.host, p.encap, Some(77), &syn);
+        let from_ld = tunnel(p.ld, p.host, p.encap, p.key, &syn);
         let answer = Tcp { ack: number.wrapping_add(1), ..Tcp::new((p.private, 80), (p.prober, 4000), SYN | ACK) }.ip();
-        let from_host = tunnel(p.host, p.ld, p.encap, Some(77), &answer);
+        let from_host = tunnel(p.host, p.ld, p.encap, p.key, &answer);
         let outward = tunnel(p.ld, p.anycast, p.encap, None, &answer);
         let cases = [
             (p.clb(), &from_ld, p.ld, Hop::ClbIn, p.host),
@@ -485,7 +584,7 @@ fn an_unreachable_tunnel_end_names_the_probe_that_died() {
             assert_eq!((result.points[0].probe_id, result.points[0].outer_dst), (0, octets(unreachable_end)));
         }
         // What this node did not send is not its loss.
-        let alien = tunnel(p.host, p.anycast, p.encap, Some(77), &syn);
+        let alien = tunnel(p.host, p.anycast, p.encap, p.key, &syn);
         let result = send(&mut *p.clb(), 0, &frame(&unreachable(p.router, p.ld, &alien)));
         assert_eq!(result.reason(), DropReason::UnsupportedProtocol);
     }

@@ -56,7 +56,7 @@ fn each_wrong_value_is_named_by_its_path() {
     clb("/epoch", json!("7"), "epoch");
     clb("/role", json!("eip"), "role");
     clb("/tunnel/local", json!("0.0.0.0"), "tunnel.local");
-    clb("/tunnel/encap", json!("ipip"), "tunnel.encap");
+    clb("/tunnel/encap", json!("l2tp"), "tunnel.encap");
     clb("/probe/key", json!("0123"), "probe.key");
     clb("/probe/reserved/0", json!("198.18.0.1/16"), "probe.reserved[0]");
     clb("/ports/0/index", json!(1), "ports");
@@ -113,6 +113,10 @@ fn protection_is_checked() {
     vip(json!({"syn_cookies": "sometimes"}), "syn_cookies");
     vip(json!({"syn_cookies": "flood"}), "syn_cookies");
     vip(json!({"syn_cookies": "always", "mode": "dsr"}), "syn_cookies");
+    let mut told = plan(4, 4, "gre").clb_tables();
+    told["clb"]["vips"][0]["syn_cookies"] = json!("always");
+    told["clb"]["vips"][0]["listeners"][0]["client_address"] = json!("toa");
+    assert_eq!(check(Role::Clb, &told)[0].0, "clb.vips[0].listeners[0].client_address");
     vip(json!({"deny": "ugly"}), "deny");
     vip(json!({"allow": 1}), "allow");
     let clb = |more: Value, path: &str| assert_eq!(with(json!({}), more), [path]);
@@ -180,13 +184,87 @@ fn a_server_is_the_same_wherever_it_stands() {
 }
 
 #[test]
-fn a_vxlan_key_has_24_bits() {
-    for (encap, fine) in [("gre", true), ("vxlan", false)] {
-        let mut tables = plan(4, 4, encap).clb_tables();
-        for listener in tables["clb"]["vips"][0]["listeners"].as_array_mut().unwrap() {
-            listener["backends"][0]["key"] = json!(1 << 24);
+fn keys_are_as_large_as_their_tunnel_carries() {
+    let with_key = |encap: &'static str, key: Value| {
+        let plan = plan(4, 4, encap);
+        let (mut clb, mut vswitch) = (plan.clb_tables(), plan.vswitch_tables());
+        for listener in clb["clb"]["vips"][0]["listeners"].as_array_mut().unwrap() {
+            listener["backends"][0]["key"] = key.clone();
         }
-        assert_eq!(check(Role::Clb, &tables).is_empty(), fine);
+        vswitch["vswitch"]["servers"][0]["key"] = key;
+        [(Role::Clb, clb), (Role::Vswitch, vswitch)].map(|(role, tables)| check(role, &tables))
+    };
+    let most: [(&str, u64); 5] = [
+        ("gre", u32::MAX.into()),
+        ("gre_udp", u32::MAX.into()),
+        ("gue", u32::MAX.into()),
+        ("vxlan", (1 << 24) - 1),
+        ("geneve", (1 << 24) - 1),
+    ];
+    for (encap, most) in most {
+        for (key, fine) in
+            [(json!(most), true), (json!(most + 1), false), (json!(0), false), (json!(null), encap == "gue")]
+        {
+            let problems = with_key(encap, key.clone());
+            assert!(problems.iter().all(|problems| problems.is_empty() == fine), "{encap} {key}: {problems:?}");
+        }
+    }
+    let [clb, vswitch] = with_key("ipip", json!(7));
+    assert_eq!(clb[0].0, "clb.vips[0].listeners[0].backends[0].key");
+    assert_eq!(vswitch[0].0, "vswitch.servers[0].key");
+    assert!(vswitch[0].1.contains("carries no key"), "{vswitch:?}");
+}
+
+/// Without keys, servers on one host are told apart by their VIPs.
+#[test]
+fn servers_without_keys_share_no_vip() {
+    for encap in ["ipip", "gue"] {
+        let plan = support::Plan { key: None, ..plan(4, 4, encap) };
+        let mut tables = plan.vswitch_tables();
+        let servers = tables["vswitch"]["servers"].as_array_mut().unwrap();
+        let mut second = servers[0].clone();
+        second["id"] = json!(6);
+        servers.push(second);
+        let problems = check(Role::Vswitch, &tables);
+        assert_eq!(problems[0].0, "vswitch.servers[1].vips[0].address", "{encap}: {problems:?}");
+        tables["vswitch"]["servers"][1]["vips"][0]["address"] = json!("10.100.0.2");
+        assert!(check(Role::Vswitch, &tables).is_empty());
+        if encap == "gue" {
+            tables["vswitch"]["servers"][1]["vips"][0]["address"] = json!(plan.private);
+            tables["vswitch"]["servers"][1]["key"] = json!(78);
+            assert!(check(Role::Vswitch, &tables).is_empty(), "one with a key is no other's namesake");
+        }
+    }
+}
+
+#[test]
+fn direct_return_and_client_addresses() {
+    let mut tables = good(Role::Vswitch);
+    tables["vswitch"]["servers"][0]["vips"][0]["mode"] = json!("dsr");
+    assert_eq!(check(Role::Vswitch, &tables)[0].0, "vswitch.servers[0].vips[0].mode", "to where?");
+    tables["vswitch"]["reply_to"] = json!("fd03::ffff");
+    tables["vswitch"]["reply_encap"] = json!("gre");
+    assert_eq!(check(Role::Vswitch, &tables)[0].0, "vswitch.reply_to", "not from an IPv4 tunnel end");
+    tables["vswitch"]["reply_to"] = json!("10.3.255.1");
+    assert!(check(Role::Vswitch, &tables).is_empty());
+    tables["vswitch"]["servers"][0]["vips"][0]["mode"] = json!("nat");
+    assert_eq!(check(Role::Vswitch, &tables)[0].0, "vswitch.servers[0].vips[0].mode");
+
+    for (listener, how, mode, wrong) in [
+        (0, "toa", "tunnel", None),
+        (0, "toa", "dsr", None),
+        (0, "proxy_v2", "tunnel", None),
+        (0, "proxy_v2", "dsr", Some("clb.vips[0].listeners[0].client_address")),
+        (1, "toa", "tunnel", Some("clb.vips[0].listeners[1].client_address")),
+        (1, "proxy_v2", "tunnel", Some("clb.vips[0].listeners[1].client_address")),
+        (0, "x-forwarded-for", "tunnel", Some("clb.vips[0].listeners[0].client_address")),
+        (0, "toa", "half", Some("clb.vips[0].mode")),
+    ] {
+        let mut tables = good(Role::Clb);
+        tables["clb"]["vips"][0]["mode"] = json!(mode);
+        tables["clb"]["vips"][0]["listeners"][listener]["client_address"] = json!(how);
+        let problems = check(Role::Clb, &tables);
+        assert_eq!(problems.first().map(|problem| problem.0.as_str()), wrong, "{how} {mode}: {problems:?}");
     }
 }
 

@@ -9,6 +9,7 @@ use support::{plans, Notes, Plan, EDGE_MAC, MAC, NOW};
 use tgw_contract::{DropReason, Role};
 use tgw_forward::{describe, Dispatcher, Frame, Options, Outcome, Tables};
 use tgw_wire::checksum::Sum;
+use tgw_wire::{ethernet, geneve, gre_udp, gue, ipv4, ipv6, udp, vxlan};
 
 /// Frames of one input: each has a byte of options, two bytes of length, then its bytes.
 const PORT: u8 = 0x01;
@@ -72,30 +73,65 @@ fn repair(bytes: &mut [u8], at: usize) {
         _ => return,
     };
     match protocol {
-        47 => {
-            let key = bytes.get(next).is_some_and(|flags| flags & 0x20 != 0);
-            repair(bytes, next + if key { 8 } else { 4 });
-        }
-        17 => repair(bytes, next + 8 + 8 + 14),
+        4 | 41 => repair(bytes, next),
+        47 => repair_gre(bytes, next),
+        17 => repair_udp(bytes, at, next),
         _ => {}
+    }
+}
+
+fn repair_gre(bytes: &mut [u8], at: usize) {
+    let key = bytes.get(at).is_some_and(|flags| flags & 0x20 != 0);
+    repair(bytes, at + if key { 8 } else { 4 });
+}
+
+/// What is inside first, then the checksum of the tunnel around it, when it has one.
+fn repair_udp(bytes: &mut [u8], ip: usize, at: usize) {
+    let header = udp::Packet::new_unchecked(bytes.get(at..).unwrap_or_default());
+    let (port, length) = (header.dst_port(), header.length());
+    let inside = at + udp::HEADER_LEN;
+    match port {
+        vxlan::PORT => repair(bytes, inside + vxlan::HEADER_LEN + ethernet::HEADER_LEN),
+        gre_udp::PORT => repair_gre(bytes, inside),
+        gue::PORT => {
+            let header = gue::Packet::new_unchecked(bytes.get(inside..).unwrap_or_default()).header_len();
+            repair(bytes, inside + header);
+        }
+        geneve::PORT => {
+            let header = geneve::Packet::new_unchecked(bytes.get(inside..).unwrap_or_default()).header_len();
+            repair(bytes, inside + header);
+        }
+        _ => return,
+    }
+    let Some(packet) = bytes.get(ip..) else { return };
+    let pseudo = |length| match ipv4::Packet::new_checked(packet) {
+        Ok(view) => Some(Sum::pseudo_v4(view.src(), view.dst(), 17, length)),
+        Err(_) => ipv6::Packet::new_checked(packet).ok().map(|v| Sum::pseudo_v6(v.src(), v.dst(), 17, length)),
+    };
+    let Some(pseudo) = pseudo(length) else { return };
+    if let Some(datagram) = bytes.get_mut(at..at + length).filter(|datagram| datagram.len() >= udp::HEADER_LEN) {
+        if datagram[6..8] != [0, 0] {
+            udp::Packet::new_unchecked(datagram).fill_checksum(pseudo);
+        }
     }
 }
 
 /// Of each plan, for each role: made once.
 static TABLES: OnceLock<Vec<[Arc<Tables>; 3]>> = OnceLock::new();
 
-fn tables_of(plan: &Plan) -> [Arc<Tables>; 3] {
+fn tables_of((number, plan): (usize, &Plan)) -> [Arc<Tables>; 3] {
+    let (clb, vswitch) = plan.with_extras(number);
     [
         support::tables(&plan.eip_tables(), Role::Eip),
-        support::tables(&plan.clb_tables(), Role::Clb),
-        support::tables(&plan.vswitch_tables(), Role::Vswitch),
+        support::tables(&clb, Role::Clb),
+        support::tables(&vswitch, Role::Vswitch),
     ]
 }
 
 /// Feed an input to a node of this role. Panics when something does not hold.
 pub fn pipeline(role: Role, data: &[u8]) {
     let [choice, data @ ..] = data else { return };
-    let all = TABLES.get_or_init(|| plans().iter().map(tables_of).collect());
+    let all = TABLES.get_or_init(|| plans().iter().enumerate().map(tables_of).collect());
     let Some(tables) = all.get(usize::from(*choice) % all.len().max(1)) else { return };
     let options = Options { flow_capacity: 64, seed: 5, workers: 1, ..Options::default() };
     let mut node = tgw_forward::pipeline(role, 0, &options);
@@ -122,7 +158,11 @@ pub fn pipeline(role: Role, data: &[u8]) {
                 let _ = support::open(&frame.bytes()[14..]);
             }
             Outcome::Drop(DropReason::RingFull) => panic!("a frame without an outcome"),
-            Outcome::Drop(reason) | Outcome::Answer { reason, .. } => recorded += usize::from(reason.is_recorded()),
+            Outcome::Drop(reason) => recorded += usize::from(reason.is_recorded()),
+            Outcome::Answer { reason, .. } => {
+                let _ = support::open(&frame.bytes()[14..]);
+                recorded += usize::from(reason.is_recorded());
+            }
         }
     }
     assert_eq!(notes.0.iter().filter(|point| point.kind == 2).count(), recorded);

@@ -10,6 +10,8 @@ mod field {
     pub const FLAGS: usize = 0;
     pub const PROTOCOL: usize = 2;
     pub const OPTIONAL: usize = 4;
+    /// Beside a checksum.
+    pub const RESERVED: usize = 6;
 }
 
 /// Bytes of a header without options.
@@ -18,6 +20,8 @@ pub const HEADER_LEN: usize = 4;
 pub const KEYED_LEN: usize = 8;
 const CHECKSUM: u16 = 0x8000;
 const KEY: u16 = 0x2000;
+/// Routing and sequence numbers (RFC 1701, 2890): known, not handled.
+const OTHERS: u16 = 0x5000;
 
 /// A view of a packet.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +33,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         Self(buffer)
     }
 
-    /// A view of a packet whose header is all there. `Unsupported` with routing, sequence numbers, a version other than 0 or
-    /// reserved flags; `Checksum` when there is a checksum and it is wrong.
+    /// A view of a packet whose header is all there. `Malformed` with a version other than 0 or reserved bits;
+    /// `Unsupported` with routing or sequence numbers; `Checksum` when there is a checksum and it is wrong.
     pub fn new_checked(buffer: T) -> Result<Self> {
         let packet = Self(buffer);
         let bytes = packet.0.as_ref();
@@ -38,14 +42,22 @@ impl<T: AsRef<[u8]>> Packet<T> {
             return Err(Error::Truncated);
         }
         let flags = u16_at(bytes, field::FLAGS);
-        if flags & !(CHECKSUM | KEY) != 0 {
+        if flags & !(CHECKSUM | KEY | OTHERS) != 0 {
+            return Err(Error::Malformed);
+        }
+        if flags & OTHERS != 0 {
             return Err(Error::Unsupported);
         }
         if bytes.len() < packet.header_len() {
             return Err(Error::Truncated);
         }
-        if flags & CHECKSUM != 0 && !Sum::new().bytes(bytes).is_right() {
-            return Err(Error::Checksum);
+        if flags & CHECKSUM != 0 {
+            if u16_at(bytes, field::RESERVED) != 0 {
+                return Err(Error::Malformed);
+            }
+            if !Sum::new().bytes(bytes).is_right() {
+                return Err(Error::Checksum);
+            }
         }
         Ok(packet)
     }
@@ -156,9 +168,15 @@ mod tests {
     fn other_kinds_are_refused() {
         assert_eq!(Packet::new_checked([0; 3]).unwrap_err(), Error::Truncated);
         assert_eq!(Packet::new_checked([0x20, 0, 8, 0, 0, 0, 0]).unwrap_err(), Error::Truncated);
-        for flags in [0x4000u16, 0x1000, 0x0800, 0x0001, 0x0080] {
+        let with = |flags: u16| {
             let [a, b] = flags.to_be_bytes();
-            assert_eq!(Packet::new_checked([a, b, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap_err(), Error::Unsupported);
+            Packet::new_checked([a, b, 8, 0, 0, 0, 0, 1, 0, 0, 0, 0]).map(|_| ()).unwrap_err()
+        };
+        for flags in [0x4000u16, 0x1000, 0x5000] {
+            assert_eq!(with(flags), Error::Unsupported);
+        }
+        for flags in [0x0800u16, 0x0400, 0x0100, 0x0001, 0x0080, 0x1001, CHECKSUM] {
+            assert_eq!(with(flags), Error::Malformed, "{flags:#x}");
         }
     }
 }

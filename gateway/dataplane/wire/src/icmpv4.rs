@@ -88,6 +88,13 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         slice_mut(bytes, HEADER_LEN..end)
     }
 
+    /// Write the checksum of the whole message.
+    pub fn fill_checksum(&mut self) {
+        put(self.0.as_mut(), field::CHECKSUM, [0, 0]);
+        let checksum = Sum::new().bytes(self.0.as_ref()).checksum();
+        put(self.0.as_mut(), field::CHECKSUM, checksum.to_be_bytes());
+    }
+
     /// The checksum follows a change of what it covers.
     pub fn adjust(&mut self, delta: Delta) {
         let checksum = delta.apply(self.checksum());
@@ -131,8 +138,7 @@ mod tests {
     fn build_read_and_change() {
         let mut bytes = vec![0x11; HEADER_LEN + 4];
         Repr { kind: UNREACHABLE, code: TOO_BIG, rest: 1400 }.emit(&mut bytes).unwrap();
-        let checksum = Sum::new().bytes(&bytes).checksum();
-        bytes[2..4].copy_from_slice(&checksum.to_be_bytes());
+        Packet::new_unchecked(&mut bytes[..]).fill_checksum();
         let mut view = Packet::new_checked(&mut bytes[..]).unwrap();
         assert!(view.verify_checksum() && view.is_error());
         assert_eq!((view.kind(), view.code(), view.rest(), view.quoted()), (3, 4, 1400, &[0x11; 4][..]));

@@ -90,6 +90,13 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         slice_mut(bytes, HEADER_LEN..end)
     }
 
+    /// Write the checksum of the whole message; `pseudo` is the sum of the addresses.
+    pub fn fill_checksum(&mut self, pseudo: Sum) {
+        put(self.0.as_mut(), field::CHECKSUM, [0, 0]);
+        let checksum = pseudo.bytes(self.0.as_ref()).checksum();
+        put(self.0.as_mut(), field::CHECKSUM, checksum.to_be_bytes());
+    }
+
     /// The checksum follows a change of what it covers.
     pub fn adjust(&mut self, delta: Delta) {
         let checksum = delta.apply(self.checksum());
@@ -136,8 +143,7 @@ mod tests {
         let mut bytes = vec![0x11; HEADER_LEN + 4];
         Repr { kind: TOO_BIG, code: 0, rest: 1280 }.emit(&mut bytes).unwrap();
         let pseudo = Sum::pseudo_v6(Ipv6Addr::LOCALHOST, Ipv6Addr::LOCALHOST, protocol::ICMPV6, bytes.len());
-        let checksum = pseudo.bytes(&bytes).checksum();
-        bytes[2..4].copy_from_slice(&checksum.to_be_bytes());
+        Packet::new_unchecked(&mut bytes[..]).fill_checksum(pseudo);
         let mut view = Packet::new_checked(&mut bytes[..]).unwrap();
         assert!(view.verify_checksum(pseudo) && view.is_error());
         assert_eq!((view.kind(), view.code(), view.rest(), view.quoted()), (2, 0, 1280, &[0x11; 4][..]));

@@ -79,6 +79,21 @@ impl<T: AsRef<[u8]>> Packet<T> {
         u16_at(self.0.as_ref(), field::FLAGS_OFFSET) & (MORE_FRAGMENTS | OFFSET) != 0
     }
 
+    /// Whether it may not be cut into fragments.
+    pub fn dont_fragment(&self) -> bool {
+        u16_at(self.0.as_ref(), field::FLAGS_OFFSET) & DONT_FRAGMENT != 0
+    }
+
+    /// Names the packet that a fragment is a part of, with its addresses and protocol.
+    pub fn ident(&self) -> u16 {
+        u16_at(self.0.as_ref(), field::IDENT)
+    }
+
+    /// Where a fragment belongs in the payload of its packet [bytes].
+    pub fn fragment_offset(&self) -> usize {
+        usize::from(u16_at(self.0.as_ref(), field::FLAGS_OFFSET) & OFFSET) * 8
+    }
+
     /// Time to live.
     pub fn ttl(&self) -> u8 {
         u8_at(self.0.as_ref(), field::TTL)
@@ -134,6 +149,15 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         let new = u16::from_be_bytes([u8_at(bytes, field::TTL).saturating_sub(1), u8_at(bytes, field::PROTOCOL)]);
         let checksum = Delta::new().replace_word(old, new).apply(u16_at(bytes, field::CHECKSUM));
         put(bytes, field::TTL, new.to_be_bytes());
+        put(bytes, field::CHECKSUM, checksum.to_be_bytes());
+    }
+
+    /// Another total length; the header's checksum follows. Voids the check.
+    pub fn set_total_len(&mut self, total_len: u16) {
+        let bytes = self.0.as_mut();
+        let old = u16_at(bytes, field::TOTAL_LEN);
+        let checksum = Delta::new().replace_word(old, total_len).apply(u16_at(bytes, field::CHECKSUM));
+        put(bytes, field::TOTAL_LEN, total_len.to_be_bytes());
         put(bytes, field::CHECKSUM, checksum.to_be_bytes());
     }
 
@@ -241,6 +265,7 @@ mod tests {
         view.decrement_ttl();
         assert_eq!(view.set_src(Ipv4Addr::new(1, 2, 3, 4)), Delta::new().replace(&[10, 0, 0, 1], &[1, 2, 3, 4]));
         let _ = view.set_dst(Ipv4Addr::new(255, 255, 255, 255));
+        view.set_total_len(30);
         assert!(view.verify_checksum());
         assert_eq!((view.ttl(), view.src(), view.dst()), (63, Ipv4Addr::new(1, 2, 3, 4), Ipv4Addr::BROADCAST));
     }
@@ -268,7 +293,9 @@ mod tests {
         for (flags, fragment) in [(0x4000u16, false), (0x2000, true), (0x0001, true), (0x8000, false)] {
             let mut bytes = packet();
             bytes[6..8].copy_from_slice(&flags.to_be_bytes());
-            assert_eq!(Packet::new_unchecked(bytes).is_fragment(), fragment);
+            let view = Packet::new_unchecked(bytes);
+            assert_eq!((view.is_fragment(), view.dont_fragment()), (fragment, flags == 0x4000));
+            assert_eq!((view.fragment_offset(), view.ident()), (usize::from(flags & 1) * 8, 0));
         }
     }
 }

@@ -37,7 +37,20 @@ pub enum Upper {
         offset: usize,
     },
     /// One part of a packet.
-    Fragment,
+    Fragment(Fragment),
+}
+
+/// One part of a packet (section 4.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// Names the packet, with its addresses.
+    pub ident: u32,
+    /// Where the part belongs in what was cut up [bytes].
+    pub at: usize,
+    /// The upper-layer protocol, as far as this part tells: later ones name the first header that was cut up.
+    pub protocol: u8,
+    /// Where the upper layer begins in this packet (of a later part: where its bytes begin).
+    pub offset: usize,
 }
 
 /// A view of a packet.
@@ -112,27 +125,39 @@ impl<T: AsRef<[u8]>> Packet<T> {
         slice(bytes, HEADER_LEN..self.total_len().min(bytes.len()))
     }
 
-    /// Walk the extension headers. An atomic fragment (RFC 6946) counts as whole. `Truncated` when a header runs past the
+    /// Walk the extension headers, in a first fragment those behind the fragment header too. An atomic fragment (RFC 6946) counts as whole. `Truncated` when a header runs past the
     /// packet, `Malformed` with more than [`MAX_EXTENSIONS`] of them.
     pub fn upper(&self) -> Result<Upper> {
         let bytes = self.0.as_ref();
         let end = self.total_len().min(bytes.len());
         let (mut protocol, mut offset) = (self.next_header(), HEADER_LEN);
+        let mut part: Option<(u32, usize)> = None;
         for _ in 0..=MAX_EXTENSIONS {
             let length = match protocol {
                 HOP_BY_HOP | ROUTING | DESTINATION => 8 + usize::from(u8_at(bytes, offset + 1)) * 8,
                 FRAGMENT => 8,
-                _ => return Ok(Upper::Protocol { protocol, offset }),
+                _ => {
+                    return Ok(part.map_or(Upper::Protocol { protocol, offset }, |(ident, at)| {
+                        Upper::Fragment(Fragment { ident, at, protocol, offset })
+                    }))
+                }
             };
             if offset + length > end {
                 return Err(Error::Truncated);
             }
+            let is_fragment = protocol == FRAGMENT;
             // Offset and the "more" flag; two reserved bits lie between them.
-            if protocol == FRAGMENT && u16_at(bytes, offset + 2) & 0xFFF9 != 0 {
-                return Ok(Upper::Fragment);
-            }
+            let place = u16_at(bytes, offset + 2) & 0xFFF9;
+            let ident = u32_at(bytes, offset + 4);
             protocol = u8_at(bytes, offset);
             offset += length;
+            if is_fragment && place != 0 {
+                let at = usize::from(place & 0xFFF8);
+                if at != 0 {
+                    return Ok(Upper::Fragment(Fragment { ident, at, protocol, offset }));
+                }
+                part = Some((ident, at));
+            }
         }
         Err(Error::Malformed)
     }
@@ -154,6 +179,11 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         let bytes = self.0.as_mut();
         let left = u8_at(bytes, field::HOP_LIMIT).saturating_sub(1);
         put(bytes, field::HOP_LIMIT, [left]);
+    }
+
+    /// Another length of what follows the fixed header. Voids the check.
+    pub fn set_payload_len(&mut self, payload_len: u16) {
+        put(self.0.as_mut(), field::PAYLOAD_LEN, payload_len.to_be_bytes());
     }
 
     /// What follows the fixed header, to change.
@@ -291,8 +321,12 @@ mod tests {
 
     #[test]
     fn fragments_and_atomic_ones() {
-        assert_eq!(upper(FRAGMENT, &[6, 0, 0, 1, 0, 0, 0, 0]), Ok(Upper::Fragment));
-        assert_eq!(upper(FRAGMENT, &[6, 0, 0, 8, 0, 0, 0, 0]), Ok(Upper::Fragment));
+        let part = |ident, at, protocol, offset| Ok(Upper::Fragment(Fragment { ident, at, protocol, offset }));
+        assert_eq!(upper(FRAGMENT, &[6, 0, 0, 1, 0, 0, 0, 9]), part(9, 0, 6, 48));
+        assert_eq!(upper(FRAGMENT, &[6, 0, 0, 8, 0, 0, 0, 7]), part(7, 8, 6, 48));
+        // Behind the first fragment's header the walk goes on; a later one begins in the middle of something.
+        assert_eq!(upper(FRAGMENT, &[60, 0, 0, 1, 1, 0, 0, 7, 17, 0, 0, 0, 0, 0, 0, 0]), part(0x0100_0007, 0, 17, 56));
+        assert_eq!(upper(FRAGMENT, &[60, 0, 0, 9, 1, 0, 0, 7, 17, 0, 0, 0, 0, 0, 0, 0]), part(0x0100_0007, 8, 60, 48));
         assert_eq!(upper(FRAGMENT, &[6, 0, 0, 6, 0, 0, 0, 0]), Ok(Upper::Protocol { protocol: 6, offset: 48 }));
     }
 }

@@ -10,9 +10,13 @@
 mod bytes;
 pub mod checksum;
 pub mod ethernet;
+pub mod geneve;
 pub mod gre;
+pub mod gre_udp;
+pub mod gue;
 pub mod icmpv4;
 pub mod icmpv6;
+pub mod ipip;
 pub mod ipv4;
 pub mod ipv6;
 pub mod quic;

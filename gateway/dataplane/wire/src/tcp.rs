@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::bytes::{put, slice, u16_at, u32_at, u8_at};
+use crate::bytes::{put, slice, slice_mut, u16_at, u32_at, u8_at};
 use crate::checksum::Delta;
 use crate::{Error, Result};
 
@@ -33,6 +33,8 @@ pub const RST: u8 = 0x04;
 pub const PSH: u8 = 0x08;
 /// The acknowledgement number counts.
 pub const ACK: u8 = 0x10;
+/// The urgent pointer counts.
+pub const URG: u8 = 0x20;
 
 /// A view of a segment.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +93,18 @@ impl<T: AsRef<[u8]>> Packet<T> {
         u8_at(self.0.as_ref(), field::FLAGS)
     }
 
+    /// Whether a stack sends these flags together: some flag, SYN without FIN and RST, FIN without RST, and FIN, PSH and URG
+    /// only with an acknowledgement. The flags of ECN say nothing here.
+    pub fn flags_are_sane(&self) -> bool {
+        are_sane(self.flags())
+    }
+
+    /// The options, cut where the bytes end.
+    pub fn options(&self) -> &[u8] {
+        let bytes = self.0.as_ref();
+        slice(bytes, HEADER_LEN.min(bytes.len())..self.header_len().min(bytes.len()))
+    }
+
     /// The checksum.
     pub fn checksum(&self) -> u16 {
         u16_at(self.0.as_ref(), field::CHECKSUM)
@@ -103,7 +117,51 @@ impl<T: AsRef<[u8]>> Packet<T> {
     }
 }
 
+const fn are_sane(flags: u8) -> bool {
+    match flags & (FIN | SYN | RST | PSH | ACK | URG) {
+        0 => false,
+        flags if flags & SYN != 0 && flags & (FIN | RST) != 0 => false,
+        flags if flags & FIN != 0 && flags & RST != 0 => false,
+        flags => flags & ACK != 0 || flags & (FIN | PSH | URG) == 0,
+    }
+}
+
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
+    /// The options, to change; then call [`Packet::adjust`].
+    pub fn options_mut(&mut self) -> &mut [u8] {
+        let end = self.header_len();
+        let bytes = self.0.as_mut();
+        let len = bytes.len();
+        slice_mut(bytes, HEADER_LEN.min(len)..end.min(len))
+    }
+
+    /// Another sequence number. Returns what changed, for the checksum.
+    pub fn set_seq(&mut self, seq: u32) -> Delta {
+        self.set_number(field::SEQ, seq)
+    }
+
+    /// Another acknowledgement number, likewise.
+    pub fn set_ack(&mut self, ack: u32) -> Delta {
+        self.set_number(field::ACK, ack)
+    }
+
+    /// Another length of the header (a multiple of 4, at most 60) and other flags, likewise. Voids the check.
+    pub fn set_header(&mut self, header_len: usize, flags: u8) -> Delta {
+        let bytes = self.0.as_mut();
+        let reserved = u8_at(bytes, field::DATA_OFFSET) & 0x0F;
+        let old = u16_at(bytes, field::DATA_OFFSET);
+        let new = u16::from_be_bytes([((header_len / 4) as u8) << 4 | reserved, flags]);
+        put(bytes, field::DATA_OFFSET, new.to_be_bytes());
+        Delta::new().replace_word(old, new)
+    }
+
+    fn set_number(&mut self, at: usize, number: u32) -> Delta {
+        let bytes = self.0.as_mut();
+        let old = u32_at(bytes, at);
+        put(bytes, at, number.to_be_bytes());
+        Delta::new().replace(&old.to_be_bytes(), &number.to_be_bytes())
+    }
+
     /// The checksum follows a change of what it covers. Nothing when the segment is cut before it.
     pub fn adjust(&mut self, delta: Delta) {
         let checksum = delta.apply(self.checksum());
@@ -179,6 +237,31 @@ mod tests {
         assert_eq!(Packet::new_checked(&bytes).unwrap_err(), Error::Truncated);
         bytes.truncate(19);
         assert_eq!(Packet::new_checked(&bytes).unwrap_err(), Error::Truncated);
+    }
+
+    #[test]
+    fn flags_that_stacks_send() {
+        let sane = [SYN, SYN | ACK, ACK, ACK | PSH, FIN | ACK, FIN | PSH | ACK, RST, RST | ACK, URG | ACK, SYN | 0xC0];
+        for flags in 0..=255u8 {
+            let plain = flags & !0xC0;
+            let expected = sane.contains(&plain)
+                || plain & ACK != 0 && [SYN | FIN, SYN | RST, FIN | RST].iter().all(|pair| plain & pair != *pair);
+            assert_eq!(are_sane(flags), expected, "{flags:#04x}");
+        }
+    }
+
+    #[test]
+    fn changes_keep_the_checksum_right() {
+        let mut bytes = segment();
+        let checksum = crate::checksum::Sum::new().bytes(&bytes).checksum();
+        bytes[16..18].copy_from_slice(&checksum.to_be_bytes());
+        let mut view = Packet::new_unchecked(&mut bytes[..]);
+        for delta in [view.set_seq(0xFFFF_0001), view.set_ack(7), view.set_header(60, ACK)] {
+            view.adjust(delta);
+        }
+        assert_eq!((view.seq(), view.ack(), view.header_len(), view.flags()), (0xFFFF_0001, 7, 60, ACK));
+        assert_eq!(view.options(), [7; 3], "cut where the bytes end");
+        assert!(crate::checksum::Sum::new().bytes(&bytes).is_right());
     }
 
     #[test]

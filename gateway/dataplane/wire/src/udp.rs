@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::bytes::{put, slice, u16_at};
-use crate::checksum::Delta;
+use crate::checksum::{Delta, Sum};
 use crate::{Error, Result};
 
 mod field {
@@ -76,7 +76,24 @@ impl<T: AsRef<[u8]>> Packet<T> {
     }
 }
 
+impl<T: AsRef<[u8]>> Packet<T> {
+    /// Whether the checksum is right; `pseudo` is the sum of the pseudo header. None is another matter: it is wrong here.
+    pub fn verify_checksum(&self, pseudo: Sum) -> bool {
+        self.checksum() != 0 && pseudo.bytes(self.datagram()).is_right()
+    }
+}
+
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
+    /// Write the checksum of the whole datagram; `pseudo` is the sum of the pseudo header.
+    pub fn fill_checksum(&mut self, pseudo: Sum) {
+        put(self.0.as_mut(), field::CHECKSUM, [0, 0]);
+        let checksum = match pseudo.bytes(self.datagram()).checksum() {
+            0 => 0xFFFF,
+            checksum => checksum,
+        };
+        put(self.0.as_mut(), field::CHECKSUM, checksum.to_be_bytes());
+    }
+
     /// The checksum follows a change of what it covers. None stays none; a computed zero is written as 0xFFFF.
     pub fn adjust(&mut self, delta: Delta) {
         let old = self.checksum();
@@ -150,6 +167,23 @@ mod tests {
         bytes[5] = 14;
         assert_eq!(Packet::new_checked(&bytes).unwrap_err(), Error::Truncated);
         assert_eq!(Packet::new_checked([0; 7]).unwrap_err(), Error::Truncated);
+    }
+
+    #[test]
+    fn a_checksum_is_filled_and_verified() {
+        for odd in [0, 1] {
+            let mut bytes = datagram(0);
+            bytes[8] ^= odd;
+            let mut view = Packet::new_unchecked(&mut bytes[..]);
+            assert!(!view.verify_checksum(Sum::new()), "none is not a right one");
+            view.fill_checksum(Sum::new().word(3));
+            assert!(view.verify_checksum(Sum::new().word(3)) && !view.verify_checksum(Sum::new().word(4)));
+        }
+        // What sums up to zero is written as ones.
+        let mut bytes = vec![0; HEADER_LEN];
+        Repr { src_port: 0xFFF7, dst_port: 0, payload_len: 0, checksum: 0 }.emit(&mut bytes).unwrap();
+        Packet::new_unchecked(&mut bytes[..]).fill_checksum(Sum::new());
+        assert_eq!(bytes[6..8], [0xFF, 0xFF]);
     }
 
     #[test]

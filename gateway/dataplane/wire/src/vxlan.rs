@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::bytes::{put, slice, u32_at, u8_at};
+use crate::bytes::{put, slice, u32_at};
 use crate::{Error, Result};
 
 mod field {
@@ -28,15 +28,16 @@ impl<T: AsRef<[u8]>> Packet<T> {
         Self(buffer)
     }
 
-    /// A view of a packet whose header is all there. `Unsupported` without a valid network identifier.
+    /// A view of a packet whose header is all there. `Malformed` without a valid network identifier, or with reserved bits.
     pub fn new_checked(buffer: T) -> Result<Self> {
         let packet = Self(buffer);
         let bytes = packet.0.as_ref();
         if bytes.len() < HEADER_LEN {
             return Err(Error::Truncated);
         }
-        if u8_at(bytes, field::FLAGS) & VALID_VNI == 0 {
-            return Err(Error::Unsupported);
+        let (flags, vni) = (u32_at(bytes, field::FLAGS), u32_at(bytes, field::VNI));
+        if flags != u32::from(VALID_VNI) << 24 || vni & 0xFF != 0 {
+            return Err(Error::Malformed);
         }
         Ok(packet)
     }
@@ -97,6 +98,8 @@ mod tests {
     #[test]
     fn other_kinds_are_refused() {
         assert_eq!(Packet::new_checked([8, 0, 0, 0, 0, 0, 0]).unwrap_err(), Error::Truncated);
-        assert_eq!(Packet::new_checked([0; 8]).unwrap_err(), Error::Unsupported);
+        for wrong in [[0; 8], [0x88, 0, 0, 0, 0, 0, 1, 0], [8, 0, 1, 0, 0, 0, 1, 0], [8, 0, 0, 0, 0, 0, 1, 4]] {
+            assert_eq!(Packet::new_checked(wrong).unwrap_err(), Error::Malformed);
+        }
     }
 }

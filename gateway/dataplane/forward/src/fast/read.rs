@@ -139,6 +139,9 @@ pub(super) fn inner(bytes: &[u8], at: usize, end: usize) -> Option<Inner> {
 /// Flags of segments that every stack sends.
 #[inline(always)]
 const fn is_usual(flags: u8) -> bool {
+    if flags & (tcp::SYN | tcp::RST) != 0 && flags & (tcp::PSH | tcp::URG) != 0 {
+        return false;
+    }
     let flags = flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN);
     matches!(flags, tcp::SYN | tcp::ACK | tcp::RST) || is_answer(flags)
 }

@@ -7,14 +7,14 @@ use serde_json::Value;
 use tgw_contract::colour::{ColourKey, Prefix};
 use tgw_contract::Role;
 use tgw_wire::ethernet::{self, Mac};
-use tgw_wire::{protocol, vxlan};
+use tgw_wire::protocol;
 
 use super::policy::{self, Balance};
 use super::protection::{self, SourceLists};
 use super::read::{address, number, Place, Reader};
 use super::{
-    service_key, Backend, Binding, Chooser, ClbTables, ConfigError, Dispatch, EipTables, Encap, Endpoint, Listener,
-    Port, Problem, Section, Server, Tables, Vip, VswitchTables, EDGE, FABRIC,
+    service_key, Backend, Binding, Chooser, ClbTables, ClientAddress, ConfigError, Dispatch, EipTables, Encap,
+    Endpoint, Listener, Port, Problem, Section, Server, ServerVip, Tables, Vip, VswitchTables, EDGE, FABRIC,
 };
 use crate::board::Board;
 use crate::fast::Fast;
@@ -73,7 +73,7 @@ fn read(reader: &mut Reader, top: &Place<'_>, role: Role) -> Option<Tables> {
     let section = match role {
         Role::Eip => Section::Eip(eip(reader, &section, local)),
         Role::Clb => Section::Clb(clb(reader, &section, local)?),
-        Role::Vswitch => Section::Vswitch(vswitch(reader, &section, &ports)),
+        Role::Vswitch => Section::Vswitch(vswitch(reader, &section, &ports, local, encap)),
     };
     let port_places = ports.iter().zip(0..).map(|(port, place)| (u32::from(port.index), place)).collect();
     Some(Tables {
@@ -91,11 +91,31 @@ fn read(reader: &mut Reader, top: &Place<'_>, role: Role) -> Option<Tables> {
 }
 
 fn encap(reader: &mut Reader, place: &Place<'_>) -> Option<Encap> {
-    reader.read(place, "\"gre\" or \"vxlan\"", |value| match value.as_str() {
-        Some("gre") => Some(Encap::Gre),
-        Some("vxlan") => Some(Encap::Vxlan),
+    let names: Vec<String> = Encap::ALL.iter().map(|encap| format!("{:?}", encap.name())).collect();
+    let expected = format!("one of {}", names.join(", "));
+    reader.read(place, &expected, |value| value.as_str().and_then(Encap::from_name))
+}
+
+/// The key of a real server in tunnels of this kind: `Some(None)` without one, where the kind allows it.
+fn key(reader: &mut Reader, place: &Place<'_>, encap: Option<Encap>) -> Option<Option<u32>> {
+    match encap {
+        Some(encap) if encap.may_be_keyless() && place.is_absent() => Some(None),
+        Some(encap) => match encap.largest_key() {
+            Some(most) => reader.number(place, 1, u64::from(most)).map(|key| Some(key as u32)),
+            None => reader.read(place, &format!("null: {} carries no key", encap.name()), |_| None),
+        },
+        None => reader.number(place, 1, ID).map(|key| Some(key as u32)),
+    }
+}
+
+/// Whether the replies of a VIP go straight to the EIP nodes.
+fn is_direct(reader: &mut Reader, place: &Place<'_>) -> bool {
+    let mode = reader.optional(place, "\"tunnel\" or \"dsr\"", |value| match value.as_str() {
+        Some("tunnel") => Some(false),
+        Some("dsr") => Some(true),
         _ => None,
-    })
+    });
+    mode.unwrap_or(false)
 }
 
 fn mac(value: &Value) -> Option<Mac> {
@@ -219,11 +239,18 @@ fn clb(reader: &mut Reader, place: &Place<'_>, local: Option<u128>) -> Option<Cl
                 number(value, 1, ID)
             });
         let protection = protection::of_vip(reader, &place, &lists);
+        let direct = is_direct(reader, &place.field("mode"));
         let vip = vips.len() as u32;
         let mut seen = Map::default();
         for place in reader.list(&place.field("listeners")) {
-            let listener = listener(reader, &place, (vip, address), local, &mut pool);
+            let listener = listener(reader, &place, (vip, address), local, direct, &mut pool);
             let service = listener.as_ref().map(|listener| (listener.protocol, listener.port));
+            let tells = listener.as_ref().is_some_and(|listener| listener.client_address != ClientAddress::AsSource);
+            if tells && protection.has_cookies() {
+                // The LD's own SYN to the server carries no client address.
+                let at = place.field("client_address");
+                reader.problem(&at.path, "null, as syn_cookies of the VIP is not \"never\"", at.found());
+            }
             once(reader, &mut seen, &place.field("port"), service);
             if let Some(listener) = listener {
                 by_service.insert(service_key(vip, listener.protocol, listener.port), listeners.len() as u32);
@@ -248,6 +275,7 @@ fn listener(
     place: &Place<'_>,
     (vip, address): (u32, Option<u128>),
     local: Option<u128>,
+    direct: bool,
     pool: &mut Pool,
 ) -> Option<Listener> {
     let protocol = reader.read(&place.field("protocol"), "\"tcp\" or \"udp\"", |value| match value.as_str() {
@@ -270,12 +298,14 @@ fn listener(
         backends.extend(backend);
     }
     backends.sort_by_key(|backend| backend.id);
+    let client_address = client_address(reader, &place.field("client_address"), protocol, direct);
     let policy = policy::read(reader, place, protocol, address.zip(local), &backends);
     let chooser = pool.chooser(policy.balance, &backends);
     let mut listener = Listener {
         vip,
         protocol: protocol?,
         port: port?,
+        client_address,
         backends,
         chooser,
         dispatch: policy.dispatch,
@@ -291,18 +321,34 @@ fn listener(
     Some(listener)
 }
 
+fn client_address(reader: &mut Reader, place: &Place<'_>, protocol: Option<u8>, direct: bool) -> ClientAddress {
+    let expected = "null, \"toa\" or \"proxy_v2\"";
+    let how = reader.optional(place, expected, |value| match value.as_str() {
+        Some("toa") => Some(ClientAddress::Toa),
+        Some("proxy_v2") => Some(ClientAddress::Proxy),
+        _ => None,
+    });
+    if how.is_some() && protocol == Some(protocol::UDP) {
+        reader.problem(&place.path, "null: only TCP can carry it", "a UDP listener");
+    }
+    if how == Some(ClientAddress::Proxy) && direct {
+        // Replies must pass the LD that shifted the sequence numbers.
+        reader.problem(&place.path, "mode \"tunnel\" of the VIP", "mode \"dsr\"");
+    }
+    how.unwrap_or_default()
+}
+
 fn backend(reader: &mut Reader, place: &Place<'_>, local: Option<u128>, pool: &mut Pool) -> Option<Backend> {
     let (id_at, tunnel_at, key_at) = (place.field("id"), place.field("tunnel"), place.field("key"));
     let id = reader.number(&id_at, 1, ID);
     let tunnel = reader.address(&tunnel_at);
     family(reader, &tunnel_at, tunnel, local, "tunnel.local");
     let encap = encap(reader, &place.field("encap"));
-    let most = if encap == Some(Encap::Gre) { ID } else { u64::from(vxlan::MAX_VNI) };
-    let key = reader.number(&key_at, 1, most);
+    let key = key(reader, &key_at, encap);
     let weight = reader
         .optional(&place.field("weight"), "a whole number from 0 to 1000", |value| number(value, 0, LARGEST_WEIGHT));
     let id = id? as u32;
-    let endpoint = Endpoint { address: tunnel?, encap: encap?, key: Some(key? as u32) };
+    let endpoint = Endpoint { address: tunnel?, encap: encap?, key: key? };
     match pool.endpoints.get(&id) {
         Some((known, first)) if *known != endpoint => {
             let expected = format!("tunnel, key and encap of server {id} as at {first}");
@@ -331,15 +377,21 @@ impl Pool {
     }
 }
 
-fn vswitch(reader: &mut Reader, place: &Place<'_>, ports: &[Port]) -> VswitchTables {
-    let mut tables = VswitchTables::default();
-    let (mut ids, mut keys) = (Map::default(), Map::default());
+fn vswitch(
+    reader: &mut Reader,
+    place: &Place<'_>,
+    ports: &[Port],
+    local: Option<u128>,
+    encap: Option<Encap>,
+) -> VswitchTables {
+    let mut tables = VswitchTables { reply_to: reply_to(reader, place, local), ..VswitchTables::default() };
+    let (mut ids, mut keys, mut keyless) = (Map::default(), Map::default(), Map::default());
     for place in reader.list(&place.field("servers")) {
         let (id_at, key_at, port_at) = (place.field("id"), place.field("key"), place.field("port"));
         let id = reader.number(&id_at, 1, ID);
-        let key = reader.number(&key_at, 1, ID);
+        let key = key(reader, &key_at, encap);
         once(reader, &mut ids, &id_at, id);
-        once(reader, &mut keys, &key_at, key);
+        once(reader, &mut keys, &key_at, key.flatten());
         let port = reader.read(&port_at, "the index of one of this node's ports, not 0", |value| {
             number(value, 1, u64::from(u16::MAX)).filter(|&port| ports.iter().any(|p| u64::from(p.index) == port))
         });
@@ -351,12 +403,40 @@ fn vswitch(reader: &mut Reader, place: &Place<'_>, ports: &[Port]) -> VswitchTab
             let at = place.field("address");
             let vip = reader.read(&at, "an IPv4 or IPv6 unicast address", address);
             once(reader, &mut seen, &at, vip);
-            vips.extend(vip.zip(vip_id.map(|id| id as u32)));
+            if key == Some(None) {
+                // Nothing else tells two servers apart.
+                once(reader, &mut keyless, &at, vip);
+            }
+            let mode_at = place.field("mode");
+            let direct = is_direct(reader, &mode_at);
+            if direct && tables.reply_to.is_none() {
+                reader.problem(&mode_at.path, "vswitch.reply_to and reply_encap beside a VIP in mode \"dsr\"", "none");
+            }
+            vips.extend(vip.zip(vip_id).map(|(address, id)| ServerVip { address, id: id as u32, direct }));
         }
         if let (Some(id), Some(key), Some(port), Some(mac)) = (id, key, port, mac) {
-            tables.by_key.insert(key as u32, tables.servers.len() as u32);
-            tables.servers.push(Server { id: id as u32, port: port as u16, mac, vips });
+            let place = tables.servers.len() as u32;
+            tables.by_id.insert(id as u32, place);
+            match key {
+                Some(key) => {
+                    tables.by_key.insert(key, place);
+                }
+                None => tables.by_vip.extend(vips.iter().map(|vip| (vip.address, place))),
+            }
+            tables.servers.push(Server { id: id as u32, port: port as u16, mac, key, vips });
         }
     }
     tables
+}
+
+/// Where a vSwitch sends replies in direct return; nothing when no VIP asks for it.
+fn reply_to(reader: &mut Reader, place: &Place<'_>, local: Option<u128>) -> Option<Endpoint> {
+    let (address_at, encap_at) = (place.field("reply_to"), place.field("reply_encap"));
+    if address_at.is_absent() && encap_at.is_absent() {
+        return None;
+    }
+    let address = reader.address(&address_at);
+    family(reader, &address_at, address, local, "tunnel.local");
+    let encap = encap(reader, &encap_at);
+    Some(Endpoint { address: address?, encap: encap?, key: None })
 }

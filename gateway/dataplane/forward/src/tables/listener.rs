@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::Endpoint;
+use super::{ClientAddress, Endpoint};
 use crate::board::{Board, Standing};
 use crate::hash::{fold, mix};
 use crate::maglev::Maglev;
 use crate::rendezvous::Rendezvous;
+use crate::work::Outer;
 use crate::Nanos;
 
 /// How often Maglev is asked again when its choice may not be taken.
@@ -69,6 +70,7 @@ pub(crate) struct Listener {
     pub(crate) vip: u32,
     pub(crate) protocol: u8,
     pub(crate) port: u16,
+    pub(crate) client_address: ClientAddress,
     /// By rising id.
     pub(crate) backends: Vec<Backend>,
     /// `None` when no backend has a weight.
@@ -86,7 +88,8 @@ pub(crate) struct Listener {
 impl Listener {
     /// Whether packets of known flows, too, say more than which flow they are of.
     pub(crate) fn looks_at_packets(&self) -> bool {
-        self.affinity_s.is_some() || matches!(self.dispatch, Dispatch::Quic(_))
+        let tells = self.client_address != ClientAddress::AsSource;
+        tells || self.affinity_s.is_some() || matches!(self.dispatch, Dispatch::Quic(_))
     }
 
     /// The place of a real server among the backends, by its id.
@@ -98,9 +101,9 @@ impl Listener {
         self.backends.get(self.place(id)?)
     }
 
-    /// The place of the real server that a tunnel key names.
-    pub(crate) fn place_of_key(&self, key: u32) -> Option<usize> {
-        self.backends.iter().position(|backend| backend.endpoint.key == Some(key))
+    /// The real server that a tunnel came from, and its place.
+    pub(crate) fn sender(&self, outer: &Outer) -> Option<(usize, &Backend)> {
+        self.backends.iter().enumerate().find(|(_, backend)| outer.is_from(&backend.endpoint))
     }
 
     pub(crate) fn slot(&self, place: usize) -> Option<usize> {

@@ -1,6 +1,7 @@
 //! The tables of a node: checked when they are made, read-only afterwards, shared by its workers.
 
 mod check;
+mod encap;
 mod listener;
 mod policy;
 mod protection;
@@ -52,14 +53,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// How packets are wrapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encap {
-    /// Generic Routing Encapsulation.
-    Gre,
-    /// VXLAN.
-    Vxlan,
-}
+pub use encap::Encap;
 
 /// One port of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +77,8 @@ pub struct Endpoint {
     pub address: u128,
     /// How to wrap.
     pub encap: Encap,
-    /// Names the real server (GRE key, VXLAN VNI).
+    /// Names the real server (GRE key, VXLAN or Geneve VNI, GUE group identifier). Without one its host's address does, and
+    /// on the host the VIP.
     pub key: Option<u32>,
 }
 
@@ -102,6 +97,17 @@ pub(crate) struct EipTables {
     pub(crate) bindings: Vec<Binding>,
     pub(crate) by_public: Map<u128, u32>,
     pub(crate) by_private: Map<u128, u32>,
+}
+
+/// How a real server is told a client's address, besides by the packets' source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ClientAddress {
+    #[default]
+    AsSource,
+    /// In a TCP option of the first packets.
+    Toa,
+    /// In a PROXY header (version 2) in front of the first bytes.
+    Proxy,
 }
 
 /// A virtual address, as an LD sees it.
@@ -206,13 +212,23 @@ pub(crate) struct Server {
     pub(crate) id: u32,
     pub(crate) port: u16,
     pub(crate) mac: Mac,
-    /// Address and id.
-    pub(crate) vips: Vec<(u128, u32)>,
+    /// Names it in the tunnel; without one its VIPs do.
+    pub(crate) key: Option<u32>,
+    pub(crate) vips: Vec<ServerVip>,
+}
+
+/// A VIP that a real server answers for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ServerVip {
+    pub(crate) address: u128,
+    pub(crate) id: u32,
+    /// Replies go straight to the EIP nodes.
+    pub(crate) direct: bool,
 }
 
 impl Server {
-    pub(crate) fn vip_id(&self, address: u128) -> Option<u32> {
-        self.vips.iter().find(|(vip, _)| *vip == address).map(|(_, id)| *id)
+    pub(crate) fn vip(&self, address: u128) -> Option<&ServerVip> {
+        self.vips.iter().find(|vip| vip.address == address)
     }
 }
 
@@ -220,12 +236,26 @@ impl Server {
 #[derive(Debug, Default)]
 pub(crate) struct VswitchTables {
     pub(crate) servers: Vec<Server>,
+    pub(crate) by_id: Map<u32, u32>,
     pub(crate) by_key: Map<u32, u32>,
+    /// Servers without a key, by the VIPs that no other such server has.
+    pub(crate) by_vip: Map<u128, u32>,
+    /// Where replies in direct return go.
+    pub(crate) reply_to: Option<Endpoint>,
 }
 
 impl VswitchTables {
-    pub(crate) fn server(&self, key: u32) -> Option<&Server> {
-        self.servers.get(*self.by_key.get(&key)? as usize)
+    pub(crate) fn server(&self, id: u32) -> Option<&Server> {
+        self.servers.get(*self.by_id.get(&id)? as usize)
+    }
+
+    /// The server that a tunnel names: by its key, or by the VIP when it has none.
+    pub(crate) fn named(&self, key: Option<u32>, vip: u128) -> Option<&Server> {
+        let place = match key {
+            Some(key) => self.by_key.get(&key),
+            None => self.by_vip.get(&vip),
+        };
+        self.servers.get(*place? as usize)
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod peer;
+pub mod region;
 pub mod seeds;
 
 use std::net::IpAddr;
@@ -13,7 +14,7 @@ use tgw_contract::{DropReason, Point, Role};
 use tgw_forward::{pipeline, Frame, Observer, Options, Outcome, Pipeline, Tables};
 use tgw_wire::checksum::Sum;
 use tgw_wire::ethernet::{self, Mac};
-use tgw_wire::{gre, icmpv4, icmpv6, ipv4, ipv6, protocol, tcp, udp, vxlan};
+use tgw_wire::{geneve, gre, gre_udp, gue, icmpv4, icmpv6, ipip, ipv4, ipv6, protocol, tcp, udp, vxlan};
 
 pub const NOW: u64 = 1_700_000_000_000_000_000;
 pub const KEY: &str = "000102030405060708090a0b0c0d0e0f";
@@ -73,12 +74,14 @@ pub struct Tcp<'a> {
     pub seq: u32,
     pub ack: u32,
     pub ttl: u8,
+    /// A multiple of 4 bytes.
+    pub options: &'a [u8],
     pub payload: &'a [u8],
 }
 
 impl<'a> Tcp<'a> {
     pub fn new(src: (&'a str, u16), dst: (&'a str, u16), flags: u8) -> Self {
-        Self { src, dst, flags, seq: 1000, ack: 0, ttl: 64, payload: b"" }
+        Self { src, dst, flags, seq: 1000, ack: 0, ttl: 64, options: b"", payload: b"" }
     }
 
     pub fn ip(&self) -> Vec<u8> {
@@ -93,6 +96,8 @@ impl<'a> Tcp<'a> {
             window: 1024,
         };
         repr.emit(&mut segment).unwrap();
+        segment.extend_from_slice(self.options);
+        segment[12] = ((segment.len() / 4) as u8) << 4;
         segment.extend_from_slice(self.payload);
         let checksum = pseudo(src, dst, protocol::TCP, segment.len()).bytes(&segment).checksum();
         segment[16..18].copy_from_slice(&checksum.to_be_bytes());
@@ -140,6 +145,40 @@ pub fn unreachable(src: &str, dst: &str, quoted: &[u8]) -> Vec<u8> {
     icmp(src, dst, (3, 3), (1, 4), quoted)
 }
 
+/// The parts of an IP packet, `size` bytes of payload each (a multiple of 8).
+pub fn fragments(whole: &[u8], ident: u32, size: usize) -> Vec<Vec<u8>> {
+    let (src, dst, number, payload) = open(whole);
+    let last = payload.len().div_ceil(size) - 1;
+    let part = |(index, bytes): (usize, &[u8])| {
+        let place = (index * size) as u16;
+        if src.is_ipv4() {
+            let mut part = packet(src, dst, number, whole[8], bytes);
+            part[4..6].copy_from_slice(&(ident as u16).to_be_bytes());
+            part[6..8].copy_from_slice(&(place / 8 + if index < last { 0x2000 } else { 0 }).to_be_bytes());
+            part[10..12].fill(0);
+            let checksum = Sum::new().bytes(&part[..20]).checksum();
+            part[10..12].copy_from_slice(&checksum.to_be_bytes());
+            part
+        } else {
+            let [high, low] = (place | u16::from(index < last)).to_be_bytes();
+            let mut body = vec![number, 0, high, low];
+            body.extend_from_slice(&ident.to_be_bytes());
+            body.extend_from_slice(bytes);
+            packet(src, dst, 44, whole[7], &body)
+        }
+    };
+    payload.chunks(size).enumerate().map(part).collect()
+}
+
+/// The packet that these parts make.
+pub fn reassembled(parts: &[Vec<u8>]) -> Vec<u8> {
+    let (src, dst, number, _) = open(&parts[0]);
+    let is_v4 = src.is_ipv4();
+    let payload: Vec<u8> = parts.iter().flat_map(|part| open(part).3.split_off(if is_v4 { 0 } else { 8 })).collect();
+    let number = if is_v4 { number } else { parts[0][40] };
+    packet(src, dst, number, parts[0][if is_v4 { 8 } else { 7 }], &payload)
+}
+
 /// An Ethernet frame around an IP packet.
 pub fn frame_to(dst: Mac, ip: &[u8]) -> Vec<u8> {
     let ethertype = if ip[0] >> 4 == 4 { ethernet::IPV4 } else { ethernet::IPV6 };
@@ -155,42 +194,82 @@ pub fn frame(ip: &[u8]) -> Vec<u8> {
 
 /// An IP packet around another one, in a tunnel.
 pub fn tunnel(src: &str, dst: &str, encap: &str, key: Option<u32>, inner: &[u8]) -> Vec<u8> {
-    let ethertype = if inner[0] >> 4 == 4 { ethernet::IPV4 } else { ethernet::IPV6 };
-    let (number, mut payload) = if encap == "gre" {
-        let repr = gre::Repr { protocol: ethertype, key };
-        let mut bytes = vec![0; repr.len()];
-        repr.emit(&mut bytes).unwrap();
-        (protocol::GRE, bytes)
-    } else {
-        let mut bytes = vec![0; 8 + 8 + 14];
-        let payload_len = 8 + 14 + inner.len();
-        udp::Repr { src_port: 50_000, dst_port: vxlan::PORT, payload_len, checksum: 0 }.emit(&mut bytes).unwrap();
-        vxlan::Repr { vni: key.unwrap_or(0) }.emit(&mut bytes[8..]).unwrap();
-        ethernet::Repr { dst: MAC, src: ROUTER, ethertype }.emit(&mut bytes[16..]).unwrap();
-        (protocol::UDP, bytes)
+    let version = inner[0] >> 4;
+    let ethertype = if version == 4 { ethernet::IPV4 } else { ethernet::IPV6 };
+    let (number, port, mut header) = match encap {
+        "ipip" => (ipip::protocol_of(version), 0, Vec::new()),
+        "gre" | "gre_udp" => {
+            let repr = gre::Repr { protocol: ethertype, key };
+            let mut bytes = vec![0; repr.len()];
+            repr.emit(&mut bytes).unwrap();
+            (if encap == "gre" { protocol::GRE } else { protocol::UDP }, gre_udp::PORT, bytes)
+        }
+        "vxlan" => {
+            let mut bytes = vec![0; vxlan::HEADER_LEN + ethernet::HEADER_LEN];
+            vxlan::Repr { vni: key.unwrap_or(0) }.emit(&mut bytes).unwrap();
+            ethernet::Repr { dst: MAC, src: ROUTER, ethertype }.emit(&mut bytes[vxlan::HEADER_LEN..]).unwrap();
+            (protocol::UDP, vxlan::PORT, bytes)
+        }
+        "gue" => {
+            let repr = gue::Repr { protocol: ipip::protocol_of(version), key };
+            let mut bytes = vec![0; repr.len()];
+            repr.emit(&mut bytes).unwrap();
+            (protocol::UDP, gue::PORT, bytes)
+        }
+        "geneve" => {
+            let mut bytes = vec![0; geneve::HEADER_LEN];
+            geneve::Repr { protocol: ethertype, vni: key.unwrap_or(0) }.emit(&mut bytes).unwrap();
+            (protocol::UDP, geneve::PORT, bytes)
+        }
+        other => panic!("no tunnel: {other}"),
     };
-    payload.extend_from_slice(inner);
-    packet(ip(src), ip(dst), number, 64, &payload)
+    header.extend_from_slice(inner);
+    if number == protocol::UDP {
+        return udp((src, 50_000), (dst, port), &header, ip(src).is_ipv6() && encap != "vxlan");
+    }
+    packet(ip(src), ip(dst), number, 64, &header)
 }
 
 /// What came out of a tunnel packet: (outer source, outer destination, key, inner packet). The outer header is verified.
 pub fn untunnel(frame: &[u8]) -> (IpAddr, IpAddr, Option<u32>, Vec<u8>) {
     let (src, dst, number, payload) = open(&frame[14..]);
-    match number {
-        protocol::GRE => {
-            let view = gre::Packet::new_checked(&payload).unwrap();
-            (src, dst, view.key(), view.payload().to_vec())
-        }
+    let of_gre = |bytes: &[u8]| {
+        let view = gre::Packet::new_checked(bytes).unwrap();
+        (view.key(), view.payload().to_vec())
+    };
+    let (key, inner) = match number {
+        protocol::GRE => of_gre(&payload),
+        ipip::IPV4 | ipip::IPV6 => (None, payload),
         protocol::UDP => {
             let datagram = udp::Packet::new_checked(&payload).unwrap();
-            assert_eq!(datagram.dst_port(), vxlan::PORT);
             assert!(datagram.src_port() >= 49_152);
-            let tunnel = vxlan::Packet::new_checked(datagram.payload()).unwrap();
-            let link = ethernet::Packet::new_checked(tunnel.payload()).unwrap();
-            (src, dst, Some(tunnel.vni()), link.payload().to_vec())
+            assert_eq!(datagram.length(), payload.len());
+            if src.is_ipv6() && datagram.dst_port() != vxlan::PORT {
+                assert!(datagram.verify_checksum(pseudo(src, dst, number, payload.len())), "the tunnel's UDP checksum");
+            } else {
+                assert_eq!(datagram.checksum(), 0);
+            }
+            match datagram.dst_port() {
+                vxlan::PORT => {
+                    let view = vxlan::Packet::new_checked(datagram.payload()).unwrap();
+                    let link = ethernet::Packet::new_checked(view.payload()).unwrap();
+                    (Some(view.vni()), link.payload().to_vec())
+                }
+                gre_udp::PORT => of_gre(datagram.payload()),
+                gue::PORT => {
+                    let view = gue::Packet::new_checked(datagram.payload()).unwrap();
+                    (view.key(), view.payload().to_vec())
+                }
+                geneve::PORT => {
+                    let view = geneve::Packet::new_checked(datagram.payload()).unwrap();
+                    (Some(view.vni()), view.payload().to_vec())
+                }
+                other => panic!("no tunnel: port {other}"),
+            }
         }
         other => panic!("no tunnel: protocol {other}"),
-    }
+    };
+    (src, dst, key, inner)
 }
 
 /// Addresses, protocol and payload of an IP packet, its header verified.
@@ -301,6 +380,8 @@ pub struct Plan {
     pub host: &'static str,
     pub router: &'static str,
     pub encap: &'static str,
+    /// The real server's; `None` where the tunnel goes without one.
+    pub key: Option<u32>,
 }
 
 pub fn plan(inner: u8, outer: u8, encap: &'static str) -> Plan {
@@ -314,7 +395,8 @@ pub fn plan(inner: u8, outer: u8, encap: &'static str) -> Plan {
     } else {
         ("fd04::1", "fd03::1", "fd03::ffff", "fd03::11", "fd03::101", "fd02::1")
     };
-    Plan { client, prober, public, private, service, eip, anycast, ld, host, router, encap }
+    let key = if encap == "ipip" { None } else { Some(77) };
+    Plan { client, prober, public, private, service, eip, anycast, ld, host, router, encap, key }
 }
 
 impl Plan {
@@ -341,7 +423,7 @@ impl Plan {
 
     pub fn clb_tables(&self) -> Value {
         let mut tables = self.base("clb", self.ld);
-        let backends = json!([{"id": 5, "tunnel": self.host, "key": 77, "encap": self.encap, "weight": 100}]);
+        let backends = json!([{"id": 5, "tunnel": self.host, "key": self.key, "encap": self.encap, "weight": 100}]);
         let listener = |protocol: &str, port: u16| json!({"protocol": protocol, "port": port, "backends": backends});
         tables["clb"] = json!({"reply_to": self.anycast, "reply_encap": self.encap, "vips": [
             {"id": 1, "address": self.private, "service": self.service, "new_flows_per_s": null,
@@ -363,9 +445,23 @@ impl Plan {
         tables["ports"].as_array_mut().unwrap().push(json!({
             "index": 1, "interface": "srv1", "mac": EDGE_MAC.to_string(), "mtu": 1500,
             "host_addresses": ["169.254.1.1"]}));
-        tables["vswitch"] = json!({"servers": [{"id": 5, "key": 77, "port": 1, "mac": SERVER_MAC.to_string(),
+        tables["vswitch"] = json!({"servers": [{"id": 5, "key": self.key, "port": 1, "mac": SERVER_MAC.to_string(),
             "vips": [{"id": 1, "address": self.private}]}]});
         tables
+    }
+
+    /// Tables of LD and vSwitch with what listeners and VIPs may ask for besides, by number.
+    pub fn with_extras(&self, number: usize) -> (Value, Value) {
+        let (mut clb, mut vswitch) = (self.clb_tables(), self.vswitch_tables());
+        clb["clb"]["vips"][0]["listeners"][0]["client_address"] =
+            [json!(null), json!("toa"), json!("proxy_v2")][number % 3].clone();
+        if number % 3 == 1 {
+            clb["clb"]["vips"][0]["mode"] = json!("dsr");
+            vswitch["vswitch"]["reply_to"] = json!(self.anycast);
+            vswitch["vswitch"]["reply_encap"] = json!(self.encap);
+            vswitch["vswitch"]["servers"][0]["vips"][0]["mode"] = json!("dsr");
+        }
+        (clb, vswitch)
     }
 
     pub fn eip(&self) -> Box<dyn Pipeline> {
@@ -381,15 +477,18 @@ impl Plan {
     }
 }
 
-/// All combinations of inner family, outer family and encapsulation.
+/// All combinations of inner family, outer family and encapsulation. Corpora name plans by their place.
 pub fn plans() -> Vec<Plan> {
     let mut plans = Vec::new();
-    for inner in [4, 6] {
-        for outer in [4, 6] {
-            for encap in ["gre", "vxlan"] {
-                plans.push(plan(inner, outer, encap));
+    for encaps in [&["gre", "vxlan"][..], &["gre_udp", "ipip", "gue", "geneve"]] {
+        for inner in [4, 6] {
+            for outer in [4, 6] {
+                plans.extend(encaps.iter().map(|encap| plan(inner, outer, encap)));
             }
         }
+    }
+    for inner in [4, 6] {
+        plans.extend([4, 6].map(|outer| Plan { key: None, ..plan(inner, outer, "gue") }));
     }
     plans
 }

@@ -26,17 +26,17 @@ fn main() -> io::Result<()> {
             // Kind, then the bytes where that kind begins.
             for (kind, at) in [(0u8, 0), (1, 14), (2, 14), (3, 34), (4, 34), (5, 34), (6, 54)] {
                 let view = [&[kind], frame.get(at..).unwrap_or_default()].concat();
-                if number % 3 == 0 && index % 2 == 0 {
+                if number % 3 == 0 && number < 8 && index % 2 == 0 {
                     write("wire_packet", &format!("{name}-{index}-{kind}"), &view)?;
                 }
             }
         }
-        let at = if number / 2 % 2 == 0 { 34 } else { 54 };
-        let at = if number % 2 == 0 { at } else { at + 8 };
+        let at = if plan.eip.contains(':') { 54 } else { 34 };
+        let at = if matches!(plan.encap, "gre" | "ipip") { at } else { at + 8 };
         if let Some(tunnel) = frames.first().and_then(|(_, frame)| frame.get(at..)) {
             write("wire_tunnel", &name, tunnel)?;
         }
-        if number == 0 || number == 7 {
+        if matches!(number, 0 | 7 | 11 | 25) {
             write("tables", &format!("{name}-eip"), plan.eip_tables().to_string().as_bytes())?;
             write("tables", &format!("{name}-clb"), plan.clb_tables().to_string().as_bytes())?;
             write("tables", &format!("{name}-vswitch"), plan.vswitch_tables().to_string().as_bytes())?;
