@@ -81,13 +81,18 @@ fn repair(bytes: &mut [u8], at: usize) {
     }
 }
 
-/// Of each plan, for each role: made once.
+/// Of each plan, for each role, without and with protection: made once.
 static TABLES: OnceLock<Vec<[Arc<Tables>; 3]>> = OnceLock::new();
 
-fn tables_of(plan: &Plan) -> [Arc<Tables>; 3] {
+fn all_tables() -> Vec<[Arc<Tables>; 3]> {
+    plans().iter().map(|plan| tables_of(plan, false)).chain(plans().iter().map(|plan| tables_of(plan, true))).collect()
+}
+
+fn tables_of(plan: &Plan, guarded: bool) -> [Arc<Tables>; 3] {
+    let clb = if guarded { plan.guarded_tables() } else { plan.clb_tables() };
     [
         support::tables(&plan.eip_tables(), Role::Eip),
-        support::tables(&plan.clb_tables(), Role::Clb),
+        support::tables(&clb, Role::Clb),
         support::tables(&plan.vswitch_tables(), Role::Vswitch),
     ]
 }
@@ -95,7 +100,7 @@ fn tables_of(plan: &Plan) -> [Arc<Tables>; 3] {
 /// Feed an input to a node of this role. Panics when something does not hold.
 pub fn pipeline(role: Role, data: &[u8]) {
     let [choice, data @ ..] = data else { return };
-    let all = TABLES.get_or_init(|| plans().iter().map(tables_of).collect());
+    let all = TABLES.get_or_init(all_tables);
     let Some(tables) = all.get(usize::from(*choice) % all.len().max(1)) else { return };
     let options = Options { flow_capacity: 64, seed: 5, workers: 1 };
     let mut node = tgw_forward::pipeline(role, 0, &options);
