@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, IPvAnyAddress, IPvAnyNetwork, model_validator
 
 from contract.documents import Strict
+from contract.protection import Blacklist, Rate, SourceLists, SynCookies, list_problems
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Id = Annotated[int, Field(ge=1, le=2**32 - 1)]
@@ -78,6 +79,9 @@ class Vip(Strict):
     """A public address, the private one it is translated to, and the tunnel address its cluster announces for it.
 
     `mode`: replies go back through the LD that sent the request (tunnel), or straight to the EIP nodes (dsr).
+    Rates are of each LD, for requests alone, and probes count as any client's: they must see what clients see.
+    `flood_gate_per_s`: above so many new flows none gets a place in the flow table; they go on by consistent hash.
+    `syn_cookies`: whether LDs answer SYNs themselves. `deny`, `allow`: names of `Fleet.source_lists`.
     """
 
     id: Id
@@ -90,6 +94,12 @@ class Vip(Strict):
     demand: Annotated[float, Field(gt=0)] = 1.0
     new_flows_per_s: Annotated[int, Field(ge=1)] | None = None
     mode: Literal["tunnel", "dsr"] = "tunnel"
+    packets_per_s: Rate | None = None
+    bytes_per_s: Rate | None = None
+    flood_gate_per_s: Annotated[int, Field(ge=1, le=2**32 - 1)] | None = None
+    syn_cookies: SynCookies = "never"
+    deny: Name | None = None
+    allow: Name | None = None
 
 
 class Prober(Strict):
@@ -143,6 +153,8 @@ class Fleet(Strict):
     nodes: Annotated[list[Node], Field(min_length=1)]
     real_servers: list[RealServer] = Field(default_factory=list)
     vips: list[Vip] = Field(default_factory=list)
+    source_lists: SourceLists = Field(default_factory=dict)
+    blacklist: Blacklist | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -184,7 +196,9 @@ class Fleet(Strict):
                 for k, name in enumerate(listener.real_servers):
                     if name not in servers:
                         yield f"vips[{i}].listeners[{j}].real_servers[{k}]: expected a real server, got {name!r}"
+            yield from self._protection(f"vips[{i}]", v)
         yield from self._tunnels()
+        yield from list_problems(self.source_lists)
         yield from self._addresses_once()
         for i, p in enumerate(self.probing.probers):
             for j, network in enumerate(p.sources):
@@ -230,6 +244,21 @@ class Fleet(Strict):
                             f"{path}: expected a host with an IPv{self.tunnel.eip_anycast.version} tunnel address, as"
                             f' tunnel.eip_anycast is, in mode "dsr", got {host.tunnel_address}'
                         )
+
+    def _protection(self, path: str, vip: Vip) -> Iterable[str]:
+        for field, name in (("deny", vip.deny), ("allow", vip.allow)):
+            if name is not None and name not in self.source_lists:
+                yield f"{path}.{field}: expected the name of a source list, got {name!r}"
+        if vip.syn_cookies == "flood" and vip.flood_gate_per_s is None:
+            yield f"{path}.syn_cookies: expected flood_gate_per_s beside it, which says what a flood is"
+        if vip.syn_cookies != "never" and vip.mode == "dsr":
+            yield f'{path}.syn_cookies: expected "never", as mode is "dsr": replies do not come by the LD'
+        for j, listener in enumerate(vip.listeners):
+            if vip.syn_cookies != "never" and listener.client_address is not None:
+                yield (
+                    f"{path}.listeners[{j}].client_address: expected nothing, as syn_cookies is not \"never\":"
+                    " the LD's own SYN to the server carries no client address"
+                )
 
     def _named(self) -> dict[str, list[str]]:
         return {

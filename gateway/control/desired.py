@@ -67,6 +67,15 @@ def host_route(address: object) -> str:
     return f"{text}/{128 if ':' in text else 32}"
 
 
+_PROTECTION = ("packets_per_s", "bytes_per_s", "flood_gate_per_s", "deny", "allow")
+
+
+def _protection(vip: Vip) -> dict[str, Any]:
+    """What a VIP asks for its protection, and nothing of what it does not."""
+    asked = {field: getattr(vip, field) for field in _PROTECTION if getattr(vip, field) is not None}
+    return asked if vip.syn_cookies == "never" else asked | {"syn_cookies": vip.syn_cookies}
+
+
 def all_nodes(fleet: Fleet, held: Holdings, drained: Collection[str], probe_key: str) -> dict[str, Desired]:
     """The desired state of every node, by name. `drained`: nodes in maintenance, which keep tables and lose routes."""
     view = _View(fleet, held, probe_key)
@@ -128,6 +137,11 @@ class _View:
             "reply_encap": self._fleet.tunnel.encap,
             "vips": [self._vip(v) for v in vips],
         }
+        names = {name for v in vips for name in (v.deny, v.allow) if name is not None}
+        if names:
+            section["source_lists"] = {name: self._fleet.source_lists[name] for name in sorted(names)}
+        if self._fleet.blacklist is not None:
+            section["blacklist"] = self._fleet.blacklist.model_dump()
         announced = {v.id: host_route(v.service) for v in vips if node.cluster in self._held.announce[v.id]}
         return section, [v.id for v in vips], announced, []
 
@@ -148,6 +162,7 @@ class _View:
             "mode": vip.mode,
             "new_flows_per_s": vip.new_flows_per_s,
             "listeners": listeners,
+            **_protection(vip),
         }
 
     def _backend(self, name: str) -> dict[str, Any]:

@@ -118,6 +118,16 @@ def test_a_good_document_and_its_questions():
         (("vips", 1, "listeners", 1, "client_address"), "toa", "vips[1].listeners[1].client_address"),
         (("format",), 2, "format"),
         (("tunnel",), ..., "tunnel"),
+        (("vips", 0, "packets_per_s"), 0, "vips[0].packets_per_s"),
+        (("vips", 0, "bytes_per_s"), 2**43 + 1, "vips[0].bytes_per_s"),
+        (("vips", 0, "flood_gate_per_s"), -1, "vips[0].flood_gate_per_s"),
+        (("vips", 0, "syn_cookies"), "sometimes", "vips[0].syn_cookies"),
+        (("vips", 0, "syn_cookies"), "flood", "vips[0].syn_cookies"),
+        (("vips", 0, "deny"), "none-such", "vips[0].deny"),
+        (("vips", 1, "allow"), "none-such", "vips[1].allow"),
+        (("source_lists",), {"Bad Name": []}, "source_lists.Bad Name.[key]"),
+        (("source_lists",), {"bad": ["192.0.2.0/24", "192.0.2.1/24"]}, "source_lists.bad[1]"),
+        (("blacklist",), {"events": 1, "window_s": 1, "ttl_s": 0}, "blacklist.ttl_s"),
     ],
 )
 def test_each_fault_is_named_by_its_path(at, value, path):

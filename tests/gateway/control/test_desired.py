@@ -80,6 +80,25 @@ def test_lds_get_the_vips_of_their_cluster_and_announce_them():
     assert told()["bl-1"].document["routes"] == ["10.3.10.1/32"]
 
 
+def test_lds_get_the_protection_of_their_vips_and_only_the_lists_that_those_name():
+    data = document()
+    data["vips"][1] |= {"packets_per_s": 10, "flood_gate_per_s": 7, "syn_cookies": "flood", "deny": "bad"}
+    data["vips"][5] |= {"bytes_per_s": 1000, "allow": "good"}
+    data["source_lists"] = {"bad": ["192.0.2.0/24"], "good": ["::/0"], "unused": []}
+    data["blacklist"] = {"events": 20, "window_s": 10, "ttl_s": 60}
+    protected = check(data, Fleet, "test fleet")
+    desired = all_nodes(protected, holdings(HOME, ()), (), KEY)
+    a, b = (desired[name].document["clb"] for name in ("ld-a1", "ld-b1"))
+    asked = {"packets_per_s": 10, "flood_gate_per_s": 7, "deny": "bad", "syn_cookies": "flood"}
+    assert a["vips"][1] == told()["ld-a1"].document["clb"]["vips"][1] | asked
+    assert a["vips"][0] == told()["ld-a1"].document["clb"]["vips"][0]
+    assert a["source_lists"] == {"bad": ["192.0.2.0/24"]}
+    assert b["source_lists"] == {"good": ["::/0"]}
+    assert a["blacklist"] == b["blacklist"] == {"events": 20, "window_s": 10, "ttl_s": 60}
+    assert "blacklist" not in told()["ld-a1"].document["clb"]
+    assert desired["eip-1"] == told()["eip-1"]
+
+
 def test_hosts_get_their_servers_with_the_addresses_of_the_vips_that_use_them():
     document = told()["host-1"].document
     assert document["tunnel"] == {"local": "10.3.20.1", "encap": "gre"}

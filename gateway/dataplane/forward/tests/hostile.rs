@@ -5,7 +5,8 @@ mod support;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use support::{plans, seeds::seeds, Notes, EDGE_MAC, MAC, NOW};
+use support::peer::Peer;
+use support::{frame, node, plans, seeds::seeds, send, tunnel, untunnel, Notes, Plan, EDGE_MAC, MAC, NOW};
 use tgw_contract::{DropReason, Role};
 use tgw_forward::{describe, Dispatcher, Fault, FaultKind, Faults, Frame, Outcome, Pipeline};
 
@@ -162,6 +163,61 @@ proptest! {
                 ]));
             }
             run(&mut *node, role, &frames)?;
+        }
+    }
+}
+
+/// An LD with all protection at once and two connections that began with a cookie, one of which the server has taken; and
+/// frames of both.
+fn guarded(plan: &Plan) -> (Box<dyn Pipeline>, Vec<(u16, Vec<u8>)>) {
+    let mut clb = node(Role::Clb, &plan.guarded_tables());
+    let to_ld = |inner: &[u8]| frame(&tunnel(plan.eip, plan.service, plan.encap, None, inner));
+    let from_host = |inner: &[u8]| frame(&tunnel(plan.host, plan.ld, plan.encap, plan.key, inner));
+    let mut seen = Vec::new();
+    for port in [5000, 5001] {
+        let mut client = Peer::new((plan.client, port), (plan.private, 80), 7, vec![1; 99]);
+        let mut server = Peer::new((plan.private, 80), (plan.client, port), 9, vec![2; 99]);
+        let syn = to_ld(&client.connect(NOW));
+        let answer = untunnel(&send(&mut *clb, 0, &syn).frame).3;
+        let ack = to_ld(&client.take(NOW, &answer)[0]);
+        let second = untunnel(&send(&mut *clb, 0, &ack).frame).3;
+        let syn_ack = from_host(&server.take(NOW, &second)[0]);
+        let mut seeds = vec![syn, ack, syn_ack.clone()];
+        if port == 5001 {
+            let last = untunnel(&send(&mut *clb, 0, &syn_ack).frame).3;
+            let data = server.take(NOW, &last);
+            seeds.extend(data.iter().map(|packet| from_host(packet)));
+            let mut late = Frame::default();
+            assert_eq!(clb.emit(NOW, &mut late), Some(0));
+            let window = untunnel(late.bytes()).3;
+            seeds.extend(client.take(NOW, &window).iter().map(|packet| to_ld(packet)));
+        }
+        seen.extend(seeds.into_iter().map(|bytes| (0, bytes)));
+    }
+    (clb, seen)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_guarded_ld_accounts_for_every_frame_too(
+        inputs in prop::collection::vec(inputs(), 1..150),
+        plan in any::<Index>(),
+    ) {
+        let plans = plans();
+        let plan = *plan.get(&plans);
+        let (mut clb, mut all) = guarded(&plan);
+        all.extend(seeds(&plan));
+        let frames: Vec<(u16, Vec<u8>)> = inputs.iter().map(|input| realize(input, &all)).collect();
+        run(&mut *clb, Role::Clb, &frames)?;
+        let mut own = Frame::default();
+        for seconds in 0..10u64 {
+            while let Some(port) = clb.emit(NOW + seconds * 1_000_000_000, &mut own) {
+                prop_assert_eq!(port, 0);
+                let inner = untunnel(own.bytes()).3;
+                support::verify(&inner);
+            }
         }
     }
 }

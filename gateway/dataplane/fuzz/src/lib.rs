@@ -5,6 +5,7 @@ pub mod support;
 
 use std::sync::{Arc, OnceLock};
 
+use serde_json::Value;
 use support::{plans, Notes, Plan, EDGE_MAC, MAC, NOW};
 use tgw_contract::{DropReason, Role};
 use tgw_forward::{describe, Dispatcher, Frame, Options, Outcome, Tables};
@@ -116,11 +117,17 @@ fn repair_udp(bytes: &mut [u8], ip: usize, at: usize) {
     }
 }
 
-/// Of each plan, for each role: made once.
+/// Of each plan, for each role, then the same with protection: made once.
 static TABLES: OnceLock<Vec<[Arc<Tables>; 3]>> = OnceLock::new();
 
-fn tables_of((number, plan): (usize, &Plan)) -> [Arc<Tables>; 3] {
-    let (clb, vswitch) = plan.with_extras(number);
+fn all_tables() -> Vec<[Arc<Tables>; 3]> {
+    let plans = plans();
+    let plain = plans.iter().enumerate().map(|(number, plan)| tables_of(plan, plan.with_extras(number)));
+    let guarded = plans.iter().map(|plan| tables_of(plan, (plan.guarded_tables(), plan.vswitch_tables())));
+    plain.chain(guarded).collect()
+}
+
+fn tables_of(plan: &Plan, (clb, vswitch): (Value, Value)) -> [Arc<Tables>; 3] {
     [
         support::tables(&plan.eip_tables(), Role::Eip),
         support::tables(&clb, Role::Clb),
@@ -131,7 +138,7 @@ fn tables_of((number, plan): (usize, &Plan)) -> [Arc<Tables>; 3] {
 /// Feed an input to a node of this role. Panics when something does not hold.
 pub fn pipeline(role: Role, data: &[u8]) {
     let [choice, data @ ..] = data else { return };
-    let all = TABLES.get_or_init(|| plans().iter().enumerate().map(tables_of).collect());
+    let all = TABLES.get_or_init(all_tables);
     let Some(tables) = all.get(usize::from(*choice) % all.len().max(1)) else { return };
     let options = Options { flow_capacity: 64, seed: 5, workers: 1, ..Options::default() };
     let mut node = tgw_forward::pipeline(role, 0, &options);

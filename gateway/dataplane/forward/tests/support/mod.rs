@@ -440,6 +440,17 @@ impl Plan {
         tables
     }
 
+    /// Tables of an LD with all protection at once, none of it in the way of a few packets.
+    pub fn guarded_tables(&self) -> Value {
+        let mut tables = self.protected_tables(json!({
+            "packets_per_s": 1000, "bytes_per_s": 1_000_000, "flood_gate_per_s": 100, "syn_cookies": "always",
+            "deny": "bad", "allow": "good"}));
+        tables["clb"]["source_lists"] =
+            json!({"bad": ["192.0.2.128/25"], "good": ["192.0.2.0/24", "2001:db8::/32", "10.0.0.0/8", "fd00::/8"]});
+        tables["clb"]["blacklist"] = json!({"events": 3, "window_s": 10, "ttl_s": 60});
+        tables
+    }
+
     pub fn vswitch_tables(&self) -> Value {
         let mut tables = self.base("vswitch", self.host);
         tables["ports"].as_array_mut().unwrap().push(json!({

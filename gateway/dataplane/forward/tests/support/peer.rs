@@ -149,7 +149,7 @@ impl Peer {
         tcp.extend(self.other.1.to_be_bytes());
         tcp.extend(seq.to_be_bytes());
         tcp.extend(ack.to_be_bytes());
-        tcp.extend([(20 + options.len() as u8) / 4 << 4, flags, 0x20, 0, 0, 0, 0, 0]);
+        tcp.extend([(5 + options.len() as u8 / 4) << 4, flags, 0x20, 0, 0, 0, 0, 0]);
         tcp.extend(options);
         tcp.extend(payload);
         let (src, dst) = (ip(self.own.0), ip(self.other.0));
