@@ -44,6 +44,10 @@ impl Control {
         self.generation.fetch_add(1, Ordering::Release) + 1
     }
 
+    pub(crate) fn tables(&self) -> Option<Arc<Tables>> {
+        self.tables.load_full()
+    }
+
     pub(crate) fn set_faults(&self, faults: Vec<Fault>) -> u64 {
         self.faults.store(Arc::new(faults));
         self.generation.fetch_add(1, Ordering::Release) + 1

@@ -83,6 +83,7 @@ impl Dispatch {
 
     pub(crate) fn set_tables(&mut self, tables: Arc<Tables>) {
         self.tap.set(Counter::Epoch, tables.epoch());
+        self.dispatcher.set_tables(Arc::clone(&tables));
         self.tables = Some(tables);
     }
 

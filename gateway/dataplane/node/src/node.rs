@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tgw_contract::Role;
 use tgw_device::af_packet::Receive;
 use tgw_device::{AfPacket, Device, DeviceError};
-use tgw_forward::{pipeline, ConfigError, Dispatcher, Options, Pipeline, Tables};
+use tgw_forward::{pipeline, ConfigError, Dispatcher, Options, Pipeline, ServerHealth, Tables};
 use tgw_tap::{Counters, Header, TapError, Writer};
 
 use crate::clock;
@@ -215,6 +215,12 @@ impl Node {
     #[must_use]
     pub fn counters(&self) -> &[WorkerCounters] {
         &self.counters
+    }
+
+    /// What health checks have found of the real servers, see [`Tables::health`]; empty before the first tables.
+    #[must_use]
+    pub fn health(&self) -> Vec<ServerHealth> {
+        self.control.tables().map_or_else(Vec::new, |tables| tables.health())
     }
 
     /// The tap files.

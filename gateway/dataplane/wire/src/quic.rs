@@ -222,8 +222,14 @@ mod tests {
         let bytes = long(Kind::Initial, 1, &[1], &[]);
         assert_eq!(Packet::new_unchecked(&bytes).to_string(), "QUIC Initial version 0x00000001 to [01] from []");
         assert_eq!(Packet::new_unchecked([0x40, 1]).to_string(), "QUIC Short");
-        assert_eq!(Repr { kind: Kind::Short, version: 1, dcid: &[], scid: &[] }.emit(&mut [0; 9]), Err(Error::Malformed));
-        assert_eq!(Repr { kind: Kind::Retry, version: 1, dcid: &[], scid: &[] }.emit(&mut [0; 6]), Err(Error::Truncated));
+        assert_eq!(
+            Repr { kind: Kind::Short, version: 1, dcid: &[], scid: &[] }.emit(&mut [0; 9]),
+            Err(Error::Malformed)
+        );
+        assert_eq!(
+            Repr { kind: Kind::Retry, version: 1, dcid: &[], scid: &[] }.emit(&mut [0; 6]),
+            Err(Error::Truncated)
+        );
     }
 
     /// The first bytes of RFC 9001, appendix A.2 and A.5, and of RFC 9369, appendix A.2.
