@@ -141,7 +141,10 @@ proptest! {
         let plan = *plan.get(&plans);
         let seeds = seeds(&plan);
         let frames: Vec<(u16, Vec<u8>)> = inputs.iter().map(|input| realize(input, &seeds)).collect();
-        for (role, mut node) in [(Role::Eip, plan.eip()), (Role::Clb, plan.clb()), (Role::Vswitch, plan.vswitch())] {
+        let balanced = support::node(Role::Clb, &plan.balanced_clb_tables());
+        let all =
+            [(Role::Eip, plan.eip()), (Role::Clb, plan.clb()), (Role::Clb, balanced), (Role::Vswitch, plan.vswitch())];
+        for (role, mut node) in all {
             if faulty {
                 node.set_faults(Faults::new([
                     Fault { kind: FaultKind::EncapFail, probability: 0.2, seed: 1 },

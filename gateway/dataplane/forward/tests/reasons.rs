@@ -91,12 +91,37 @@ fn cases(reason: DropReason) -> Cases {
         | DropReason::SynAnswered
         | DropReason::SynCookieBad
         | DropReason::HandshakePending => Vec::new(),
-        DropReason::BadTcpFlags
-        | DropReason::MalformedGre
-        | DropReason::MalformedVxlan
-        | DropReason::MalformedQuic
-        | DropReason::BadLength => Vec::new(),
-        DropReason::HealthAnswer => Vec::new(),
+        DropReason::BadTcpFlags | DropReason::MalformedGre | DropReason::MalformedVxlan | DropReason::BadLength => {
+            Vec::new()
+        }
+        DropReason::MalformedQuic => {
+            let mut tables = p.clb_tables();
+            let listener = &mut tables["clb"]["vips"][0]["listeners"][1];
+            listener["dispatch"] = json!("quic");
+            listener["quic_server_id"] = json!({"offset": 1, "length": 2});
+            let quic = |datagram: &[u8]| {
+                let packet = udp((p.client, 4000), (p.private, 53), datagram, true);
+                (Hop::ClbIn, send(&mut *node(Role::Clb, &tables), 0, &to_ld(&p, &packet)))
+            };
+            let unfixed = [0x80, 0, 0, 0, 1, 1, 9, 0, 7];
+            let long_id = [&[0xC0, 0, 0, 0, 1, 21][..], &[7; 30]].concat();
+            let cut = [0xC0, 0x6B, 0x33, 0x43, 0xCF, 8, 1, 2, 3];
+            vec![quic(&[]), quic(&unfixed), quic(&long_id), quic(&cut), quic(&[0x40, 1, 2])]
+        }
+        DropReason::HealthAnswer => {
+            let answered = |src: (&'static str, u16), dst: (&'static str, u16), flags| {
+                let packet = Tcp::new(src, dst, flags).ip();
+                (Hop::ClbOut, send(&mut *p.clb(), 0, &reply_to_ld(&p, Some(77), &packet)))
+            };
+            let about = unreachable(p.private, p.ld, &Tcp::new((p.ld, 62_000), (p.private, 80), SYN).ip());
+            vec![
+                answered((p.private, 80), (p.ld, 62_000), SYN | ACK),
+                answered((p.private, 80), (p.ld, 62_000), RST | ACK),
+                answered((p.private, 80), (p.ld, 62_000), ACK),
+                answered((p.private, 81), (p.ld, 62_000), SYN | ACK),
+                (Hop::ClbOut, send(&mut *p.clb(), 0, &reply_to_ld(&p, Some(77), &about))),
+            ]
+        }
         DropReason::MalformedFrame => {
             let cut = frame_to(EDGE_MAC, &syn);
             let six_syn = client_syn(&six).ip();
