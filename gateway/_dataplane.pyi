@@ -2,12 +2,20 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import Literal, final
+from typing import Literal, TypedDict, final, type_check_only
 
 __all__ = ["ConfigError", "DeviceError", "Node", "Pipeline", "read_pcap", "read_tap", "write_pcap"]
 
 _Role = Literal["eip", "clb", "vswitch"]
 _Fault = Literal["encap_fail", "loss_silent", "loss_visible", "delay", "stuck_worker", "vip_missing", "reply_loss"]
+
+@type_check_only
+class _ServerHealth(TypedDict):
+    vip_id: int
+    server_id: int
+    port: int
+    up: bool
+    since_ns: int
 
 class ConfigError(ValueError):
     """A configuration or tables are refused, and nothing of them is applied."""
@@ -52,6 +60,11 @@ class Pipeline:
 
     def counters(self) -> list[dict[str, int]]:
         """For each tap (a CLB's dispatcher first): contract.records.COUNTERS by name, and drop.<REASON>."""
+
+    def health(self) -> list[_ServerHealth]:
+        """What health checks have found of each real server of each listener that checks: whether it is up, since when (ns
+        since 1970; 0: as long as this node has known it). Empty before the first tables.
+        """
 
     def tap_paths(self) -> list[str]:
         """The tap files; none without a tap_dir."""
@@ -101,6 +114,9 @@ class Node:
 
     def counters(self) -> list[dict[str, int]]:
         """As Pipeline.counters; empty before the start, still readable after the stop."""
+
+    def health(self) -> list[_ServerHealth]:
+        """As Pipeline.health."""
 
     def tap_paths(self) -> list[str]:
         """The tap files."""

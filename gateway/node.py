@@ -102,6 +102,9 @@ class NodeProcess:
     def counters(self) -> list[dict[str, int]]:
         return self._native.counters()
 
+    def health(self) -> list[dict[str, Any]]:
+        return [{**one} for one in self._native.health()]
+
     async def apply(self, document: Any) -> int:
         """Refused, Stale, PortError or TimeoutError: then the tables are as they were (TimeoutError: but a worker that
         does not turn is in the way, the others have them already)."""

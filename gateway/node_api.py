@@ -42,6 +42,9 @@ class Service(Protocol):
     def counters(self) -> list[dict[str, int]]:
         """By tap, as the native core gives them."""
 
+    def health(self) -> list[dict[str, Any]]:
+        """What health checks have found of the real servers, as the native core gives it."""
+
     async def apply(self, document: Any) -> int:
         """Take a desired state; its epoch. Refused, Stale, PortError, TimeoutError."""
 
@@ -87,6 +90,15 @@ class Metrics:
                 if name.startswith(DROP):
                     drops.add_metric([self._node, str(worker), name.removeprefix(DROP)], value)
         yield drops
+        up = GaugeMetricFamily(
+            "tgw_node_server_up",
+            "whether a real server gets connections of a listener, as its health checks say",
+            labels=["node", "vip", "server", "port"],
+        )
+        for one in self._service.health():
+            labels = [self._node, str(one["vip_id"]), str(one["server_id"]), str(one["port"])]
+            up.add_metric(labels, float(one["up"]))
+        yield up
 
 
 def create(node: str, service: Service) -> FastAPI:
@@ -102,6 +114,10 @@ def create(node: str, service: Service) -> FastAPI:
     @app.get("/v1/counters")
     async def counters() -> dict[str, dict[str, Any]]:
         return by_worker(service.counters())
+
+    @app.get("/v1/health")
+    async def health() -> list[dict[str, Any]]:
+        return service.health()
 
     @app.put("/v1/desired", response_model=None, responses={409: {}, 422: {}, 503: {}})
     async def desired(document: Annotated[Any, Body()]) -> JSONResponse:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contract.fleet import Fleet, Node, Vip
+from contract.fleet import Fleet, Listener, Node, Vip
 from gateway.control.models import Migration
 
 
@@ -71,6 +71,15 @@ def all_nodes(fleet: Fleet, held: Holdings, drained: Collection[str], probe_key:
     """The desired state of every node, by name. `drained`: nodes in maintenance, which keep tables and lose routes."""
     view = _View(fleet, held, probe_key)
     return {n.name: view.node(n, n.name in drained) for n in fleet.nodes}
+
+
+# Of a listener in the fleet document, what its LDs are told unless it is the default.
+BALANCING = ("balance", "affinity_s", "slow_start_s", "health", "dispatch", "quic_server_id")
+
+
+def _balancing(listener: Listener) -> dict[str, Any]:
+    told = listener.model_dump(mode="json", include=set(BALANCING))
+    return {key: told[key] for key in BALANCING if told[key] != Listener.model_fields[key].default}
 
 
 class _View:
@@ -133,7 +142,12 @@ class _View:
 
     def _vip(self, vip: Vip) -> dict[str, Any]:
         listeners = [
-            {"protocol": x.protocol, "port": x.port, "backends": [self._backend(n) for n in x.real_servers]}
+            {
+                "protocol": x.protocol,
+                "port": x.port,
+                "backends": [self._backend(n) for n in x.real_servers],
+                **_balancing(x),
+            }
             for x in vip.listeners
         ]
         return {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use tgw_node::{Config, Fault};
 
-use crate::{counters, errors};
+use crate::{counters, errors, health};
 
 /// One EIP, CLB or vSwitch node with threads and packet sockets.
 #[pyclass(module = "gateway._dataplane", frozen)]
@@ -56,6 +57,11 @@ impl Node {
     /// The counters of each tap: a CLB's dispatcher first, then the workers. Empty before the start.
     fn counters(&self) -> Vec<BTreeMap<String, u64>> {
         counters::by_name(self.read().counters())
+    }
+
+    /// What health checks have found: a dictionary for each real server of each listener that checks.
+    fn health(&self, py: Python<'_>) -> PyResult<Vec<Py<PyDict>>> {
+        health::as_dictionaries(py, &self.read().health())
     }
 
     /// The tap files.
