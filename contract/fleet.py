@@ -61,11 +61,30 @@ class RealServer(Strict):
     weight: Annotated[int, Field(ge=0, le=1000)] = 100
 
 
+class Health(Strict):
+    """How LDs check the real servers of a TCP listener: `rise` answers bring one up, `fall` failures take it down."""
+
+    interval_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 1000
+    timeout_ms: Annotated[int, Field(ge=50, le=3_600_000)] = 500
+    rise: Annotated[int, Field(ge=1, le=100)] = 2
+    fall: Annotated[int, Field(ge=1, le=100)] = 3
+
+
+class QuicServerId(Strict):
+    """Where real servers write their id (big endian) into the QUIC connection ids that they choose [bytes]."""
+
+    offset: Annotated[int, Field(ge=0, le=19)]
+    length: Annotated[int, Field(ge=1, le=4)]
+
+
 class Listener(Strict):
     """A (protocol, port) of a VIP and the real servers that answer there, on the same port (no port translation).
 
     `client_address`: how the client's address reaches servers that see another source, because they stand behind one
     more NAT or proxy (those that the vSwitch serves see it as the source): in the TCP option TOA, or in a PROXY header.
+    `balance`: how a new connection's real server is chosen. `affinity_s`: how long a client keeps its real server after
+    its last connection. `slow_start_s`: how long a server's share grows after it came. `health`: none means that all
+    are up. `dispatch`: which worker of an LD handles a packet; affinity implies "ip_pair".
     """
 
     protocol: Literal["tcp", "udp"] = "tcp"
@@ -73,6 +92,12 @@ class Listener(Strict):
     real_servers: Annotated[list[Name], Field(min_length=1)]
     probe: bool = True
     client_address: Literal["toa", "proxy_v2"] | None = None
+    balance: Literal["maglev", "rendezvous"] = "maglev"
+    affinity_s: Annotated[int, Field(ge=1, le=16_000)] | None = None
+    slow_start_s: Annotated[int, Field(ge=1, le=86_400)] | None = None
+    health: Health | None = None
+    dispatch: Literal["tuple", "ip_pair", "quic"] = "tuple"
+    quic_server_id: QuicServerId | None = None
 
 
 class Vip(Strict):
@@ -196,6 +221,8 @@ class Fleet(Strict):
                 for k, name in enumerate(listener.real_servers):
                     if name not in servers:
                         yield f"vips[{i}].listeners[{j}].real_servers[{k}]: expected a real server, got {name!r}"
+                for problem in self._balancing(v, listener):
+                    yield f"vips[{i}].listeners[{j}].{problem}"
             yield from self._protection(f"vips[{i}]", v)
         yield from self._tunnels()
         yield from list_problems(self.source_lists)
@@ -256,9 +283,41 @@ class Fleet(Strict):
         for j, listener in enumerate(vip.listeners):
             if vip.syn_cookies != "never" and listener.client_address is not None:
                 yield (
-                    f"{path}.listeners[{j}].client_address: expected nothing, as syn_cookies is not \"never\":"
+                    f'{path}.listeners[{j}].client_address: expected nothing, as syn_cookies is not "never":'
                     " the LD's own SYN to the server carries no client address"
                 )
+
+    def _balancing(self, vip: Vip, listener: Listener) -> Iterable[str]:
+        """What a listener asks for and cannot have, from its own field on."""
+        if listener.dispatch == "quic":
+            if listener.protocol != "udp":
+                yield 'dispatch: expected "tuple" or "ip_pair" for a tcp listener, got \'quic\''
+            if listener.affinity_s is not None:
+                yield 'affinity_s: expected null where dispatch is "quic": ids say where a connection belongs'
+        elif listener.quic_server_id is not None:
+            yield 'quic_server_id: expected null unless dispatch is "quic"'
+        if (written := listener.quic_server_id) is not None:
+            if written.offset + written.length > 20:
+                yield "quic_server_id.length: expected an end within the 20 bytes of a connection id"
+            for server in self.real_servers:
+                if server.name in listener.real_servers and server.id >= 256**written.length:
+                    yield f"quic_server_id.length: expected bytes enough for the id {server.id} of {server.name}"
+        if (health := listener.health) is not None:
+            if listener.protocol != "tcp":
+                yield "health: expected null for a udp listener: a check opens a TCP connection"
+            if health.timeout_ms > health.interval_ms:
+                yield f"health.timeout_ms: expected at most interval_ms, {health.interval_ms}, got {health.timeout_ms}"
+            # A migration may bring the VIP to any buffer cluster.
+            holders = {
+                c.name for c in self.clusters if c.role == "clb" and (c.name == vip.cluster or c.purpose == "buffer")
+            }
+            for node in self.nodes:
+                if node.cluster in holders and node.tunnel_address.version != vip.private.version:
+                    yield (
+                        f"health: expected null, or an IPv{vip.private.version} tunnel address of {node.name}: "
+                        f"a check goes from there to {vip.private}"
+                    )
+                    break
 
     def _named(self) -> dict[str, list[str]]:
         return {

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any, Literal, final
+from typing import Any, Literal, TypedDict, final, type_check_only
 
 __all__ = ["ConfigError", "DeviceError", "Node", "Pipeline", "read_pcap", "read_tap", "write_pcap"]
 
@@ -11,6 +11,14 @@ _Fault = Literal["encap_fail", "loss_silent", "loss_visible", "delay", "stuck_wo
 
 _Tally = tuple[int, int, int, int, int, int, int, int]
 """vip_id, protocol, port, server_id (zeros where they are not known), requests, their bytes, replies, their bytes."""
+
+@type_check_only
+class _ServerHealth(TypedDict):
+    vip_id: int
+    server_id: int
+    port: int
+    up: bool
+    since_ns: int
 
 class ConfigError(ValueError):
     """A configuration or tables are refused, and nothing of them is applied."""
@@ -62,6 +70,11 @@ class Pipeline:
     def residence(self) -> tuple[list[int], dict[int, tuple[list[int], int]]]:
         """How long frames stayed inside: upper bounds of 64 buckets [ns]; by worker the frames in each, and the sum of
         all their times [ns].
+        """
+
+    def health(self) -> list[_ServerHealth]:
+        """What health checks have found of each real server of each listener that checks: whether it is up, since when
+        (ns since 1970; 0: as long as this node has known it). Empty before the first tables.
         """
 
     def tap_paths(self) -> list[str]:
@@ -128,6 +141,9 @@ class Node:
         """How long frames stayed inside: upper bounds of 64 buckets [ns]; by worker the frames in each, and the sum of
         all their times [ns].
         """
+
+    def health(self) -> list[_ServerHealth]:
+        """As Pipeline.health."""
 
     def tap_paths(self) -> list[str]:
         """The tap files."""

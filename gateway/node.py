@@ -111,6 +111,9 @@ class NodeProcess:
     def residence(self) -> node_traffic.Times:
         return self._native.residence()
 
+    def health(self) -> list[dict[str, Any]]:
+        return [{**one} for one in self._native.health()]
+
     async def apply(self, document: Any) -> int:
         """Refused, Stale, PortError or TimeoutError: then the tables are as they were (TimeoutError: but a worker that
         does not turn is in the way, the others have them already)."""

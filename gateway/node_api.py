@@ -50,6 +50,9 @@ class Service(Protocol):
     def residence(self) -> node_traffic.Times:
         """Likewise."""
 
+    def health(self) -> list[dict[str, Any]]:
+        """What health checks have found of the real servers, as the native core gives it."""
+
     async def apply(self, document: Any) -> int:
         """Take a desired state; its epoch. Refused, Stale, PortError, TimeoutError."""
 
@@ -95,6 +98,15 @@ class Metrics:
                 if name.startswith(DROP):
                     drops.add_metric([self._node, str(worker), name.removeprefix(DROP)], value)
         yield drops
+        up = GaugeMetricFamily(
+            "tgw_node_server_up",
+            "whether a real server gets connections of a listener, as its health checks say",
+            labels=["node", "vip", "server", "port"],
+        )
+        for one in self._service.health():
+            labels = [self._node, str(one["vip_id"]), str(one["server_id"]), str(one["port"])]
+            up.add_metric(labels, float(one["up"]))
+        yield up
         yield from node_traffic.metrics(self._node, self._service.traffic())
         yield from node_traffic.histogram(self._node, self._service.role, self._service.residence())
 
@@ -116,6 +128,10 @@ def create(node: str, service: Service) -> FastAPI:
     @app.get("/v1/traffic")
     async def traffic() -> dict[str, Any]:
         return node_traffic.document(service.traffic())
+
+    @app.get("/v1/health")
+    async def health() -> list[dict[str, Any]]:
+        return service.health()
 
     @app.put("/v1/desired", response_model=None, responses={409: {}, 422: {}, 503: {}})
     async def desired(document: Annotated[Any, Body()]) -> JSONResponse:

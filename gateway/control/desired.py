@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contract.fleet import Fleet, Node, Vip
+from contract.fleet import Fleet, Listener, Node, Vip
 from gateway.control.models import Migration
 
 
@@ -82,6 +82,15 @@ def all_nodes(fleet: Fleet, held: Holdings, drained: Collection[str], probe_key:
     return {n.name: view.node(n, n.name in drained) for n in fleet.nodes}
 
 
+# Of a listener in the fleet document, what its LDs are told unless it is the default.
+BALANCING = ("balance", "affinity_s", "slow_start_s", "health", "dispatch", "quic_server_id")
+
+
+def _balancing(listener: Listener) -> dict[str, Any]:
+    told = listener.model_dump(mode="json", include=set(BALANCING))
+    return {key: told[key] for key in BALANCING if told[key] != Listener.model_fields[key].default}
+
+
 class _View:
     """The fleet document by name, worked out once for all nodes."""
 
@@ -132,7 +141,7 @@ class _View:
 
     def _clb(self, node: Node) -> tuple[dict[str, Any], list[int], dict[int, str], list[str]]:
         vips = self._vips_of_cluster.get(node.cluster, [])
-        section = {
+        section: dict[str, Any] = {
             "reply_to": str(self._fleet.tunnel.eip_anycast),
             "reply_encap": self._fleet.tunnel.encap,
             "vips": [self._vip(v) for v in vips],
@@ -152,6 +161,7 @@ class _View:
                 "port": x.port,
                 "client_address": x.client_address,
                 "backends": [self._backend(n) for n in x.real_servers],
+                **_balancing(x),
             }
             for x in vip.listeners
         ]

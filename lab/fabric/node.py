@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
@@ -40,6 +40,8 @@ class Pipeline(Protocol):
     def traffic(self) -> Traffic: ...
 
     def residence(self) -> Times: ...
+
+    def health(self) -> Sequence[Mapping[str, Any]]: ...
 
     # Any: the native core names the kinds one by one, and says itself what is wrong with another.
     def inject(
@@ -238,6 +240,10 @@ class Node:
             "speaker": self.speaker.status(),
             "simulated": True,
         }
+
+    def health(self) -> list[dict[str, Any]]:
+        """What health checks have found; empty for a dead process."""
+        return [{**one} for one in self._pipeline.health()] if self._pipeline is not None else []
 
     def counters(self) -> list[dict[str, int]]:
         """By tap, as the native core gives them; none of a dead node."""

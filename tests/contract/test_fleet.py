@@ -108,6 +108,20 @@ def test_a_good_document_and_its_questions():
         (("vips", 0, "listeners", 0, "port"), 65536, "vips[0].listeners[0].port"),
         (("probing", "probers", 0, "sources"), ["192.0.2.0/24"], "probing.probers[0].sources[0]"),
         (("probing", "probers", 0, "sources"), ["2001:db8::/64"], "probing.probers[0].sources[0]"),
+        (("vips", 0, "listeners", 0, "balance"), "random", "vips[0].listeners[0].balance"),
+        (("vips", 0, "listeners", 0, "affinity_s"), 0, "vips[0].listeners[0].affinity_s"),
+        (("vips", 0, "listeners", 0, "affinity_s"), 16_001, "vips[0].listeners[0].affinity_s"),
+        (("vips", 0, "listeners", 0, "slow_start_s"), 0, "vips[0].listeners[0].slow_start_s"),
+        (("vips", 0, "listeners", 0, "health"), {"fall": 0}, "vips[0].listeners[0].health.fall"),
+        (("vips", 0, "listeners", 0, "health"), {"timeout_ms": 1001}, "vips[0].listeners[0].health.timeout_ms"),
+        (("vips", 1, "listeners", 1, "health"), {}, "vips[1].listeners[1].health"),
+        (("vips", 1, "listeners", 0, "health"), {}, "vips[1].listeners[0].health"),
+        (("vips", 0, "listeners", 0, "dispatch"), "quic", "vips[0].listeners[0].dispatch"),
+        (
+            ("vips", 0, "listeners", 0, "quic_server_id"),
+            {"offset": 1, "length": 1},
+            "vips[0].listeners[0].quic_server_id",
+        ),
         (("region",), "Not A Name", "region"),
         (("azs",), [], "azs"),
         (("tunnel", "encap"), "l2tp", "tunnel.encap"),
@@ -173,3 +187,38 @@ def test_direct_return_wants_one_family_and_no_proxy_header():
     found = paths(data)
     assert found
     assert all(path.startswith("vips[0].listeners[0].real_servers[") for path in found)
+
+
+UDP = ("vips", 1, "listeners", 1)
+
+
+def with_udp(**fields):
+    listener = {**GOOD["vips"][1]["listeners"][1], **fields}
+    return with_change(UDP, listener)
+
+
+def test_a_listener_may_balance_as_it_likes():
+    data = with_udp(dispatch="quic", quic_server_id={"offset": 16, "length": 4})
+    more = {"balance": "rendezvous", "affinity_s": 60, "slow_start_s": 30, "health": {}, "dispatch": "ip_pair"}
+    data["vips"][0]["listeners"][0] |= more
+    fleet = check(data, Fleet, "fleet.json")
+    health = fleet.vips[0].listeners[0].health
+    assert (health.interval_ms, health.timeout_ms, health.rise, health.fall) == (1000, 500, 2, 3)
+
+
+def test_a_quic_server_id_has_room_for_every_server_and_no_affinity_beside_it():
+    at = "vips[1].listeners[1]"
+    wrong = with_udp(dispatch="quic", quic_server_id={"offset": 17, "length": 4})
+    assert paths(wrong) == {f"{at}.quic_server_id.length"}
+    assert paths(with_udp(dispatch="quic", affinity_s=5)) == {f"{at}.affinity_s"}
+    wrong = with_udp(dispatch="quic", quic_server_id={"offset": 1, "length": 1})
+    wrong["real_servers"][1]["id"] = 256
+    assert paths(wrong) == {f"{at}.quic_server_id.length"}
+
+
+def test_health_wants_one_family_on_every_ld_that_may_hold_the_vip():
+    data = with_change(("vips", 0, "listeners", 0, "health"), {})
+    check(data, Fleet, "fleet.json")
+    data["clusters"].append({"name": "b", "role": "clb", "az": "az1", "purpose": "buffer"})
+    data["nodes"].append({"name": "ld9", "cluster": "b", "tunnel_address": "fd00::9"})
+    assert paths(data) == {"vips[0].listeners[0].health"}

@@ -67,6 +67,29 @@ def test_every_counter_and_reason_has_its_name() -> None:
     assert set(counters) == set(records.COUNTERS) | {f"drop.{reason.name}" for reason in DropReason}
 
 
+def test_health_names_the_servers_of_listeners_that_check() -> None:
+    document = tables("clb")
+    backend = {"id": 5, "tunnel": "10.3.1.1", "key": 77, "encap": "gre", "weight": 100}
+    listener = {"protocol": "tcp", "port": 80, "backends": [backend]}
+    checked = {**listener, "port": 443, "health": {"interval_ms": 100, "timeout_ms": 50, "rise": 1, "fall": 1}}
+    vip = {"id": 7, "address": "10.100.0.1", "service": "10.4.0.1", "listeners": [listener, checked]}
+    document["clb"] = {**document["clb"], "vips": [vip]}
+    pipeline = dataplane.Pipeline("clb")
+    assert pipeline.health() == []
+    pipeline.apply(json.dumps(document))
+    entry = {"vip_id": 7, "server_id": 5, "port": 443, "up": True, "since_ns": 0}
+    assert pipeline.health() == [entry]
+    sent = 0
+    for step in range(50):
+        pipeline.beat(NOW + step * 10_000_000)
+        sent += len(pipeline.process([], NOW + step * 10_000_000))
+    (health,) = pipeline.health()
+    assert not health["up"]
+    assert NOW < health["since_ns"] < NOW + 300_000_000
+    assert sent == sum(counters["generated"] for counters in pipeline.counters()) >= 3
+    balance(pipeline)
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_no_tables_is_no_config(role: str) -> None:
     pipeline = dataplane.Pipeline(role, workers=2)

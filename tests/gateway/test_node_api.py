@@ -38,6 +38,12 @@ class Played:
     def residence(self) -> node_traffic.Times:
         return [2, 4], {1: ([3, 1], 9)}
 
+    def health(self) -> list[dict[str, Any]]:
+        return [
+            {"vip_id": 7, "server_id": server, "port": 80, "up": up, "since_ns": since}
+            for server, up, since in ((5, True, 0), (6, False, 1_700_000_000_000_000_000))
+        ]
+
     async def apply(self, document: Any) -> int:
         self.given.append(document)
         if self.failure is not None:
@@ -113,8 +119,16 @@ def test_metrics_carry_every_counter() -> None:
     assert 'tgw_node_frames_in_total{node="n",worker="1"} 2.0' in text
     assert 'tgw_node_flows_active{node="n",worker="0"} 1.0' in text
     assert 'tgw_node_drops_total{node="n",reason="NO_VIP",worker="0"} 5.0' in text
+    assert 'tgw_node_server_up{node="n",port="80",server="5",vip="7"} 1.0' in text
+    assert 'tgw_node_server_up{node="n",port="80",server="6",vip="7"} 0.0' in text
     for name in COUNTERS:
         assert f"# HELP tgw_node_{name}" in text
+
+
+def test_health_says_who_is_up_and_since_when() -> None:
+    answer = client(Played())("GET", "/v1/health").json()
+    assert [(one["server_id"], one["up"]) for one in answer] == [(5, True), (6, False)]
+    assert answer[1] == {"vip_id": 7, "server_id": 6, "port": 80, "up": False, "since_ns": 1_700_000_000_000_000_000}
 
 
 def test_status() -> None:

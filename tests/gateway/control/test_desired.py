@@ -99,6 +99,30 @@ def test_lds_get_the_protection_of_their_vips_and_only_the_lists_that_those_name
     assert desired["eip-1"] == told()["eip-1"]
 
 
+def test_lds_are_told_how_a_listener_balances_where_it_is_not_the_default():
+    document = FLEET.model_dump(mode="json")
+    more = {"balance": "rendezvous", "affinity_s": 60, "slow_start_s": 30, "health": {"fall": 5}}
+    document["vips"][2]["listeners"][0] |= more
+    document["vips"][2]["listeners"].append(
+        {
+            "protocol": "udp",
+            "port": 443,
+            "real_servers": document["vips"][2]["listeners"][0]["real_servers"],
+            "dispatch": "quic",
+            "quic_server_id": {"offset": 1, "length": 2},
+        }
+    )
+    changed = type(FLEET).model_validate(document)
+    desired = all_nodes(changed, holdings(HOME, ()), (), KEY)["ld-a1"].document
+    tcp, quic = next(v["listeners"] for v in desired["clb"]["vips"] if v["id"] == 3)
+    assert {key: tcp[key] for key in more} == more | {
+        "health": {"interval_ms": 1000, "timeout_ms": 500, "rise": 2, "fall": 5}
+    }
+    assert "dispatch" not in tcp
+    assert (quic["dispatch"], quic["quic_server_id"]) == ("quic", {"offset": 1, "length": 2})
+    assert set(quic) == {"protocol", "port", "backends", "dispatch", "quic_server_id"}
+
+
 def test_hosts_get_their_servers_with_the_addresses_of_the_vips_that_use_them():
     document = told()["host-1"].document
     assert document["tunnel"] == {"local": "10.3.20.1", "encap": "gre"}

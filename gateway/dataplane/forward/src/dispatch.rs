@@ -256,3 +256,73 @@ fn quick_ip(bytes: &[u8], at: usize, end: usize, version: u8) -> Option<QuickIp>
 fn half(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..at + 2).and_then(|pair| pair.first_chunk()).map(|pair| u16::from_be_bytes(*pair))
 }
+
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+#[cfg(test)]
+mod tests {
+    use super::support::{frame, plans, seeds::seeds, tunnel, udp, Plan, Tcp, NOW};
+    use super::*;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    fn load(bytes: &[u8]) -> Frame {
+        let mut frame = Frame::default();
+        assert!(frame.load(0, NOW, bytes));
+        frame
+    }
+
+    /// Whether a worker could take this frame at all.
+    fn is_admitted(frame: &Frame) -> bool {
+        Work::default().admit(frame, Role::Clb, None).is_ok()
+    }
+
+    fn ordinary(p: &Plan, key: Option<u32>) -> Vec<Vec<u8>> {
+        let tcp = Tcp { payload: b"some", ..Tcp::new((p.client, 4000), (p.private, 80), 16) }.ip();
+        let datagram = udp((p.client, 4000), (p.private, 443), b"question", true);
+        [tcp, datagram].iter().map(|inner| frame(&tunnel(p.eip, p.service, p.encap, key, inner))).collect()
+    }
+
+    #[test]
+    fn ordinary_frames_are_read_the_quick_way() {
+        for p in plans() {
+            for bytes in [ordinary(&p, None), ordinary(&p, Some(77))].concat() {
+                let seen = quick(&bytes).unwrap_or_else(|| panic!("{p:?}"));
+                assert_eq!(Some(seen), general(&load(&bytes)), "{p:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+        /// Of what a worker can admit, the quick way sees what the general way sees.
+        #[test]
+        fn the_quick_way_agrees_with_the_general_one(
+            plan in any::<Index>(), seed in any::<Index>(), flips in prop::collection::vec((any::<Index>(), any::<u8>()), 0..4),
+            cut in prop::option::weighted(0.1, any::<Index>()), more in prop::collection::vec(any::<u8>(), 0..9),
+        ) {
+            let plans = plans();
+            let plan = plan.get(&plans);
+            let mut all = ordinary(plan, None);
+            all.extend(ordinary(plan, Some(77)));
+            all.extend(seeds(plan).into_iter().map(|(_, bytes)| bytes));
+            let mut bytes = seed.get(&all).clone();
+            for (at, value) in flips {
+                // Most checksums are in the way of most changes: change what they do not cover, or what is read of them.
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            bytes.extend_from_slice(&more);
+            let frame = load(&bytes);
+            if let (Some(seen), true) = (quick(&bytes), is_admitted(&frame)) {
+                prop_assert_eq!(Some(seen), general(&frame));
+            }
+        }
+    }
+}

@@ -2,6 +2,10 @@
 
 #![forbid(clippy::undocumented_unsafe_blocks)]
 
+// Some unit tests share the packets of the integration tests, which know this crate by its name.
+#[cfg(test)]
+extern crate self as tgw_forward;
+
 mod affinity;
 mod blacklist;
 mod board;

@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn sizes_are_prime_and_a_hundred_times_the_servers() {
         for size in SIZES {
-            assert!((2..).take_while(|d| d * d <= size).all(|d| size % d != 0), "{size}");
+            assert!((2..).take_while(|d| d * d <= size).all(|d| !size.is_multiple_of(d)), "{size}");
         }
         for servers in 1..=1024 {
             assert!(size_for(servers) as usize >= 100 * servers);
@@ -185,7 +185,7 @@ mod tests {
         let left: Vec<_> = servers
             .iter()
             .copied()
-            .filter(|(id, _)| failures == 0 || (id - 1) as usize % (1000 / failures) != 0)
+            .filter(|(id, _)| failures == 0 || !((id - 1) as usize).is_multiple_of(1000 / failures))
             .collect();
         assert_eq!(left.len(), 1000 - failures);
         let before = Maglev::with_size(&servers, size).unwrap();

@@ -152,6 +152,7 @@ proptest! {
         let nodes = [
             (Role::Eip, plan.eip()),
             (Role::Clb, support::node(Role::Clb, &clb)),
+            (Role::Clb, support::node(Role::Clb, &plan.balanced_clb_tables())),
             (Role::Vswitch, support::node(Role::Vswitch, &vswitch)),
         ];
         for (role, mut node) in nodes {

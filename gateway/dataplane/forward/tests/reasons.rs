@@ -167,7 +167,6 @@ fn cases(reason: DropReason) -> Cases {
             cases.extend(replies);
             cases
         }
-        DropReason::MalformedQuic => Vec::new(),
         DropReason::BadTcpFlags => {
             let with = |flags| frame_to(EDGE_MAC, &Tcp::new((p.client, 4000), (p.public, 80), flags).ip());
             let reply = Tcp::new((p.private, 80), (p.client, 4000), SYN | FIN).ip();
@@ -243,7 +242,34 @@ fn cases(reason: DropReason) -> Cases {
                 vsw_in(&p, &to_host(&p, Some(77), &shorter(&private))),
             ]
         }
-        DropReason::HealthAnswer => Vec::new(),
+        DropReason::MalformedQuic => {
+            let mut tables = p.clb_tables();
+            let listener = &mut tables["clb"]["vips"][0]["listeners"][1];
+            listener["dispatch"] = json!("quic");
+            listener["quic_server_id"] = json!({"offset": 1, "length": 2});
+            let quic = |datagram: &[u8]| {
+                let packet = udp((p.client, 4000), (p.private, 53), datagram, true);
+                (Hop::ClbIn, send(&mut *node(Role::Clb, &tables), 0, &to_ld(&p, &packet)))
+            };
+            let unfixed = [0x80, 0, 0, 0, 1, 1, 9, 0, 7];
+            let long_id = [&[0xC0, 0, 0, 0, 1, 21][..], &[7; 30]].concat();
+            let cut = [0xC0, 0x6B, 0x33, 0x43, 0xCF, 8, 1, 2, 3];
+            vec![quic(&[]), quic(&unfixed), quic(&long_id), quic(&cut), quic(&[0x40, 1, 2])]
+        }
+        DropReason::HealthAnswer => {
+            let answered = |src: (&'static str, u16), dst: (&'static str, u16), flags| {
+                let packet = Tcp::new(src, dst, flags).ip();
+                (Hop::ClbOut, send(&mut *p.clb(), 0, &reply_to_ld(&p, Some(77), &packet)))
+            };
+            let about = unreachable(p.private, p.ld, &Tcp::new((p.ld, 62_000), (p.private, 80), SYN).ip());
+            vec![
+                answered((p.private, 80), (p.ld, 62_000), SYN | ACK),
+                answered((p.private, 80), (p.ld, 62_000), RST | ACK),
+                answered((p.private, 80), (p.ld, 62_000), ACK),
+                answered((p.private, 81), (p.ld, 62_000), SYN | ACK),
+                (Hop::ClbOut, send(&mut *p.clb(), 0, &reply_to_ld(&p, Some(77), &about))),
+            ]
+        }
         DropReason::MalformedFrame => {
             let cut = frame_to(EDGE_MAC, &syn);
             let six_syn = client_syn(&six).ip();

@@ -155,6 +155,83 @@ fn a_million_prefixes_are_read_in_time() {
     assert!(elapsed.as_secs() < 30, "{elapsed:?}, without optimization");
 }
 
+/// One change of good tables, with fields put in where there were none.
+fn refused_with(listener: usize, fields: Value, path: &str) {
+    let mut tables = good(Role::Clb);
+    for (key, value) in fields.as_object().unwrap() {
+        tables["clb"]["vips"][0]["listeners"][listener][key] = value.clone();
+    }
+    let problems = check(Role::Clb, &tables);
+    let paths: Vec<&str> = problems.iter().map(|(path, ..)| path.as_str()).collect();
+    if path.is_empty() {
+        assert!(paths.is_empty(), "{fields}: {problems:?}");
+    } else {
+        assert_eq!(paths, [format!("clb.vips[0].listeners[{listener}].{path}")], "{fields}: {problems:?}");
+    }
+}
+
+/// Listener 0 is TCP, 1 is UDP.
+#[test]
+fn a_listener_can_keep_what_it_promises() {
+    let health = |interval: u32, timeout: u32, rise: u32, fall: u32| json!({"health": {"interval_ms": interval, "timeout_ms": timeout, "rise": rise, "fall": fall}});
+    for fields in [
+        json!({"balance": "rendezvous", "dispatch": "ip_pair", "affinity_s": 1, "slow_start_s": 86_400}),
+        json!({"balance": null, "dispatch": null, "affinity_s": null, "slow_start_s": null, "health": null, "quic_server_id": null}),
+        json!({"affinity_s": 16_000, "dispatch": "tuple"}),
+        health(100, 50, 1, 100),
+        health(1000, 1000, 2, 3),
+    ] {
+        refused_with(0, fields, "");
+    }
+    refused_with(1, json!({"dispatch": "quic"}), "");
+    refused_with(1, json!({"dispatch": "quic", "quic_server_id": {"offset": 16, "length": 4}}), "");
+    for (fields, path) in [
+        (json!({"balance": "random"}), "balance"),
+        (json!({"dispatch": 5}), "dispatch"),
+        (json!({"dispatch": "quic"}), "dispatch"),
+        (json!({"affinity_s": 0}), "affinity_s"),
+        (json!({"affinity_s": 16_001}), "affinity_s"),
+        (json!({"slow_start_s": 86_401}), "slow_start_s"),
+        (json!({"quic_server_id": {"offset": 1, "length": 2}}), "quic_server_id"),
+        (json!({"health": 5}), "health"),
+        (health(99, 50, 1, 1), "health.interval_ms"),
+        (health(1000, 1001, 1, 1), "health.timeout_ms"),
+        (health(1000, 49, 1, 1), "health.timeout_ms"),
+        (health(1000, 500, 0, 1), "health.rise"),
+        (health(1000, 500, 1, 101), "health.fall"),
+    ] {
+        refused_with(0, fields, path);
+    }
+    refused_with(1, health(1000, 500, 1, 1), "health");
+    let quic = |id: Value| json!({"dispatch": "quic", "quic_server_id": id});
+    refused_with(1, quic(json!({"offset": 20, "length": 1})), "quic_server_id.offset");
+    refused_with(1, quic(json!({"offset": 17, "length": 4})), "quic_server_id.length");
+    refused_with(1, quic(json!({"offset": 0, "length": 5})), "quic_server_id.length");
+    refused_with(1, quic(json!({"offset": 0})), "quic_server_id.length");
+    refused_with(1, quic(json!([1, 2])), "quic_server_id");
+    refused_with(1, json!({"dispatch": "quic", "affinity_s": 5}), "affinity_s");
+    // The id of a real server must fit where it is to be written.
+    let mut tables = good(Role::Clb);
+    let listener = &mut tables["clb"]["vips"][0]["listeners"][1];
+    (listener["dispatch"], listener["quic_server_id"]) = (json!("quic"), json!({"offset": 1, "length": 1}));
+    listener["backends"][0]["id"] = json!(256);
+    assert_eq!(check(Role::Clb, &tables)[0].0, "clb.vips[0].listeners[1].quic_server_id.length");
+}
+
+/// A check goes from the LD's tunnel address to the VIP's: what cannot be is refused, not left out in silence.
+#[test]
+fn health_needs_one_family() {
+    for plan in plans() {
+        let mut tables = plan.clb_tables();
+        tables["clb"]["vips"][0]["listeners"][0]["health"] =
+            json!({"interval_ms": 1000, "timeout_ms": 500, "rise": 2, "fall": 3});
+        let same = support::ip(plan.private).is_ipv4() == support::ip(plan.ld).is_ipv4();
+        let problems = check(Role::Clb, &tables);
+        assert_eq!(problems.is_empty(), same, "{problems:?}");
+        assert!(same || problems[0].0 == "clb.vips[0].listeners[0].health");
+    }
+}
+
 #[test]
 fn nothing_may_stand_twice() {
     let twice = |role: Role, list: &str, path: &str| {

@@ -89,6 +89,7 @@ impl Dispatch {
     /// Use other tables from the next batch on.
     pub fn set_tables(&mut self, tables: Arc<Tables>) {
         self.tap.set(Counter::Epoch, tables.epoch());
+        self.dispatcher.set_tables(Arc::clone(&tables));
         self.tables = Some(tables);
     }
 

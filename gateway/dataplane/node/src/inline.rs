@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tgw_contract::{Counter, Role};
 use tgw_device::BATCH;
-use tgw_forward::{pipeline, ConfigError, Dispatcher, Frame, Nanos, Options, Tables};
+use tgw_forward::{pipeline, ConfigError, Dispatcher, Frame, Nanos, Options, ServerHealth, Tables};
 use tgw_tap::{Header, Reader, TapError};
 
 use crate::config::Config;
@@ -36,6 +36,7 @@ pub struct Inline {
     counters: Vec<WorkerCounters>,
     paths: Vec<PathBuf>,
     faults: Vec<Fault>,
+    tables: Option<Arc<Tables>>,
     /// Whether nobody else reads the taps, so that what was taken frees its slots.
     own_taps: bool,
     frames: Vec<Frame>,
@@ -113,6 +114,7 @@ impl Inline {
             counters,
             paths,
             faults: Vec::new(),
+            tables: None,
             own_taps,
             frames,
             own: Outbox::default(),
@@ -129,6 +131,7 @@ impl Inline {
         for (lane, _) in &mut self.lanes {
             lane.engine.set_tables(Arc::clone(&tables));
         }
+        self.tables = Some(tables);
         Ok(epoch)
     }
 
@@ -173,6 +176,12 @@ impl Inline {
     #[must_use]
     pub fn counters(&self) -> &[WorkerCounters] {
         &self.counters
+    }
+
+    /// What health checks have found of the real servers, see [`Tables::health`]; empty before the first tables.
+    #[must_use]
+    pub fn health(&self) -> Vec<ServerHealth> {
+        self.tables.as_ref().map_or_else(Vec::new, |tables| tables.health())
     }
 
     /// The tap files.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tgw_contract::Role;
 use tgw_device::af_xdp::Hosts;
 use tgw_device::{Device, DeviceError};
-use tgw_forward::{pipeline, ConfigError, Dispatcher, Meters, Options, Pipeline, Tables};
+use tgw_forward::{pipeline, ConfigError, Dispatcher, Meters, Options, Pipeline, ServerHealth, Tables};
 use tgw_tap::{Counters, Header, TapError, Writer};
 
 use crate::clock;
@@ -260,6 +260,12 @@ impl Node {
     #[must_use]
     pub fn devices(&self) -> &[PortDevice] {
         &self.devices
+    }
+
+    /// What health checks have found of the real servers, see [`Tables::health`]; empty before the first tables.
+    #[must_use]
+    pub fn health(&self) -> Vec<ServerHealth> {
+        self.control.tables().map_or_else(Vec::new, |tables| tables.health())
     }
 
     /// The tap files.

@@ -58,6 +58,75 @@ fn workers_share_the_limit_of_a_vip() {
     }
 }
 
+/// A LD of three workers and its two real servers, of which one is dead. The first worker asks; whichever gets an answer notes
+/// it and resets; all obey.
+#[test]
+fn one_worker_checks_health_and_all_obey() {
+    let text = tables(1000).replace(
+        r#""protocol": "udp", "port": 53, "backends": ["#,
+        r#""protocol": "tcp", "port": 80, "health": {"interval_ms": 200, "timeout_ms": 100, "rise": 2, "fall": 2}, "backends": [
+           {"id": 6, "tunnel": "10.3.1.2", "key": 78, "encap": "gre", "weight": 100},"#,
+    );
+    let mut node = Inline::new(&config(3), 1, NOW).unwrap();
+    assert!(node.health().is_empty());
+    node.apply(&text).unwrap();
+    let known = |node: &Inline| -> Vec<(u32, u32, u16, bool)> {
+        node.health().iter().map(|one| (one.vip_id, one.server_id, one.port, one.up)).collect()
+    };
+    assert_eq!(known(&node), [(7, 5, 80, true), (7, 6, 80, true)]);
+    let (mut now, mut checks, mut resets) = (NOW, 0, 0);
+    let mut answers: Vec<Vec<u8>> = Vec::new();
+    for _ in 0..300 {
+        now += 20_000_000;
+        node.beat(now);
+        let taken: Vec<Vec<u8>> = std::mem::take(&mut answers);
+        for (port, frame) in node.process(taken.iter().map(|bytes| (0, bytes.as_slice())), now) {
+            assert_eq!((port, &frame[14 + 12..14 + 20]), (0, &[10, 3, 0, 11, 10, 3, 1, frame[14 + 19]][..]));
+            let inner = &frame[14 + 20 + 8..];
+            assert_eq!(inner[12..20], [10, 3, 0, 11, 10, 100, 0, 1]);
+            let tcp = &inner[20..];
+            match tcp[13] {
+                2 => checks += 1,
+                4 => resets += 1,
+                flags => panic!("{flags:#x}"),
+            }
+            if tcp[13] != 2 || frame[14 + 19] != 1 {
+                continue; // 10.3.1.2 is dead
+            }
+            let mut segment = [&tcp[2..4], &tcp[..2], &[0; 4], &tcp[4..8], &[0x50, 0x12, 4, 0, 0, 0, 0, 0]].concat();
+            let ack = u32::from_be_bytes(segment[8..12].try_into().unwrap()).wrapping_add(1);
+            segment[8..12].copy_from_slice(&ack.to_be_bytes());
+            let reply = ipv4(6, [10, 100, 0, 1], [10, 3, 0, 11], &segment);
+            let outer = ipv4(47, [10, 3, 1, 1], [10, 3, 0, 11], &[&[0x20, 0, 8, 0, 0, 0, 0, 77], &reply[..]].concat());
+            answers.push([&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0], &outer[..]].concat());
+        }
+    }
+    assert_eq!(known(&node), [(7, 5, 80, true), (7, 6, 80, false)]);
+    assert_eq!(node.health()[0].since_ns, 0);
+    assert!((NOW + 200_000_000..NOW + 800_000_000).contains(&node.health()[1].since_ns));
+    assert!((56..=62).contains(&checks) && resets >= 28, "{checks} {resets}");
+    let total = |counter| node.counters().iter().map(|one| one.counters.get(counter)).sum::<u64>();
+    assert_eq!(total(Counter::Generated), checks + resets);
+    let taken: Vec<u64> = node.counters().iter().map(|one| one.counters.drops(DropReason::HealthAnswer)).collect();
+    assert_eq!(taken.iter().sum::<u64>(), resets);
+    assert!(taken[1..].iter().all(|taken| *taken > 0), "answers come to any worker: {taken:?}");
+    // Connections of every worker go to the one that is up.
+    let syn = |client: u16| {
+        let segment =
+            [&(1000 + client).to_be_bytes()[..], &[0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 4, 0, 0, 0, 0, 0]].concat();
+        let inner = ipv4(6, [192, 0, 2, 1], [10, 100, 0, 1], &segment);
+        let outer = ipv4(47, [10, 3, 0, 1], [10, 4, 0, 1], &[&[0, 0, 8, 0], &inner[..]].concat());
+        [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0], &outer[..]].concat()
+    };
+    let frames: Vec<Vec<u8>> = (0..100).map(syn).collect();
+    let out = node.process(frames.iter().map(|bytes| (0, bytes.as_slice())), now);
+    assert_eq!(out.len(), 100);
+    assert!(out.iter().all(|(_, frame)| frame[14 + 19] == 1));
+    // What was found outlives new tables.
+    node.apply(&text.replace(r#""epoch": 1"#, r#""epoch": 2"#)).unwrap();
+    assert_eq!(known(&node), [(7, 5, 80, true), (7, 6, 80, false)]);
+}
+
 #[test]
 fn a_name_that_makes_no_file_name_is_refused_at_its_place() {
     let directory = tempfile::tempdir().unwrap();

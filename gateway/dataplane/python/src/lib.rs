@@ -4,6 +4,7 @@
 mod captures;
 mod counters;
 mod errors;
+mod health;
 mod node;
 mod pipeline;
 

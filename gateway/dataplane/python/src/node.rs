@@ -8,7 +8,7 @@ use pyo3::types::PyDict;
 use tgw_device::af_xdp::{Copying, Mode};
 use tgw_node::{Config, Fault, PortDevice};
 
-use crate::{counters, errors};
+use crate::{counters, errors, health};
 
 /// One EIP, CLB or vSwitch node with threads, on AF_XDP or packet sockets.
 #[pyclass(module = "gateway._dataplane", frozen)]
@@ -77,6 +77,11 @@ impl Node {
     /// reason why it is not that. Empty before the start.
     fn devices<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         self.read().devices().iter().map(|device| described(py, device)).collect()
+    }
+
+    /// What health checks have found: a dictionary for each real server of each listener that checks.
+    fn health(&self, py: Python<'_>) -> PyResult<Vec<Py<PyDict>>> {
+        health::as_dictionaries(py, &self.read().health())
     }
 
     /// The tap files.

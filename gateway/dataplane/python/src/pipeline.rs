@@ -9,10 +9,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyDict};
 use tgw_node::{Config, Fault, Inline};
 
-use crate::{counters, errors};
+use crate::{counters, errors, health};
 
 /// One node without threads, devices or a clock: frames and a time in, frames out.
 #[pyclass(module = "gateway._dataplane", frozen)]
@@ -98,6 +98,11 @@ impl Pipeline {
     /// all their times [ns].
     fn residence(&self) -> counters::Times {
         counters::residence(self.lock().counters())
+    }
+
+    /// What health checks have found: a dictionary for each real server of each listener that checks.
+    fn health(&self, py: Python<'_>) -> PyResult<Vec<Py<PyDict>>> {
+        health::as_dictionaries(py, &self.lock().health())
     }
 
     /// The tap files; none without a tap_dir.

@@ -94,7 +94,7 @@ fn dispatch(reader: &mut Reader, place: &Place<'_>, protocol: Option<u8>, backen
     if protocol.is_some_and(|protocol| protocol != protocol::UDP) {
         reader.problem(&at.path, "\"tuple\" or \"ip_pair\" where protocol is not \"udp\"", at.found());
     }
-    if id_at.is_absent() {
+    if id_at.is_absent() || !reader.object(&id_at) {
         return dispatch;
     }
     let length_at = id_at.field("length");
@@ -128,6 +128,9 @@ fn health(
     if addresses.is_some_and(|(vip, local)| is_v4(vip) != is_v4(local)) {
         let expected = "null where address and tunnel.local are not both IPv4 or both IPv6: a check goes from the one to the other";
         reader.problem(&place.path, expected, place.found());
+        return None;
+    }
+    if !reader.object(place) {
         return None;
     }
     let interval = reader.number(&place.field("interval_ms"), SHORTEST_INTERVAL_MS, LONGEST_INTERVAL_MS);

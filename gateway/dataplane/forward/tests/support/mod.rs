@@ -451,6 +451,19 @@ impl Plan {
         tables
     }
 
+    /// The same listeners with all that balancing can do.
+    pub fn balanced_clb_tables(&self) -> Value {
+        let mut tables = self.clb_tables();
+        let listeners = &mut tables["clb"]["vips"][0]["listeners"];
+        if ip(self.private).is_ipv4() == ip(self.ld).is_ipv4() {
+            listeners[0]["health"] = json!({"interval_ms": 1000, "timeout_ms": 500, "rise": 2, "fall": 3});
+        }
+        (listeners[0]["balance"], listeners[0]["affinity_s"]) = (json!("rendezvous"), json!(60));
+        (listeners[0]["slow_start_s"], listeners[1]["dispatch"]) = (json!(60), json!("quic"));
+        listeners[1]["quic_server_id"] = json!({"offset": 1, "length": 2});
+        tables
+    }
+
     pub fn vswitch_tables(&self) -> Value {
         let mut tables = self.base("vswitch", self.host);
         tables["ports"].as_array_mut().unwrap().push(json!({
