@@ -132,7 +132,7 @@ class _View:
 
     def _clb(self, node: Node) -> tuple[dict[str, Any], list[int], dict[int, str], list[str]]:
         vips = self._vips_of_cluster.get(node.cluster, [])
-        section = {
+        section: dict[str, Any] = {
             "reply_to": str(self._fleet.tunnel.eip_anycast),
             "reply_encap": self._fleet.tunnel.encap,
             "vips": [self._vip(v) for v in vips],
