@@ -1,5 +1,5 @@
 //! Whole connections that begin with a SYN cookie: client, EIP, LD, vSwitch, real server and back.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
 
@@ -39,13 +39,13 @@ impl Region {
         Self { plan, now: NOW, eip: plan.eip(), clb, vswitch: plan.vswitch(), drops: HashMap::new() }
     }
 
-    fn from_client(&mut self, packet: &[u8]) -> Vec<Out> {
+    fn client_sends(&mut self, packet: &[u8]) -> Vec<Out> {
         let one = send_at(self.now, &mut *self.eip, 1, &frame_to(EDGE_MAC, packet));
         assert_eq!(one.port(), 0);
         self.at_ld(&one.frame)
     }
 
-    fn from_server(&mut self, packet: &[u8]) -> Vec<Out> {
+    fn server_sends(&mut self, packet: &[u8]) -> Vec<Out> {
         let one = send_at(self.now, &mut *self.vswitch, 1, &frame_to(EDGE_MAC, packet));
         match one.outcome {
             Outcome::Forward { .. } => self.at_ld(&one.frame),
@@ -107,7 +107,7 @@ impl Region {
     /// Put the client's SYN through; the cookie that came back.
     fn cookie(&mut self, client: &mut Peer) -> Vec<u8> {
         let syn = client.connect(self.now);
-        let [Out::Client(answer)] = &self.from_client(&syn)[..] else { panic!("no answer") };
+        let [Out::Client(answer)] = &self.client_sends(&syn)[..] else { panic!("no answer") };
         answer.clone()
     }
 }
@@ -145,7 +145,7 @@ fn run(region: &mut Region, client: &mut Peer, server: &mut Peer, lost: u64, see
             if random(&mut dice) % 100 < lost {
                 continue;
             }
-            out.extend(if of_client { region.from_client(&packet) } else { region.from_server(&packet) });
+            out.extend(if of_client { region.client_sends(&packet) } else { region.server_sends(&packet) });
         }
         for out in out {
             if random(&mut dice) % 100 < lost {
@@ -213,12 +213,12 @@ fn a_server_that_refuses_resets_the_client() {
     let mut client = client(&plan, 10);
     let answer = region.cookie(&mut client);
     let ack = client.take(region.now, &answer).remove(0);
-    let [Out::Server(syn)] = &region.from_client(&ack)[..] else { panic!() };
+    let [Out::Server(syn)] = &region.client_sends(&ack)[..] else { panic!() };
     let syn = read(syn);
     assert_eq!((syn.flags, syn.seq, syn.mss, syn.sack_permitted), (SYN, client.isn, Some(1460), true));
     let refusal =
         Tcp { seq: 0, ack: syn.seq.wrapping_add(1), ..Tcp::new((plan.private, 80), (plan.client, 40_000), RST | ACK) };
-    let [Out::Client(reset)] = &region.from_server(&refusal.ip())[..] else { panic!() };
+    let [Out::Client(reset)] = &region.server_sends(&refusal.ip())[..] else { panic!() };
     client.take(region.now, reset);
     assert_eq!(client.state, State::Reset);
     // The port may come back at once.
@@ -226,7 +226,7 @@ fn a_server_that_refuses_resets_the_client() {
     let mut again = Peer::new((plan.client, 40_000), (plan.public, 80), 5, Vec::new());
     let answer = region.cookie(&mut again);
     let ack = again.take(region.now, &answer).remove(0);
-    assert!(matches!(region.from_client(&ack)[..], [Out::Server(_)]));
+    assert!(matches!(region.client_sends(&ack)[..], [Out::Server(_)]));
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn a_server_that_is_silent_is_asked_again_and_then_given_up() {
     let answer = region.cookie(&mut client);
     assert_eq!(read(&answer).window, 0, "the client waits for its server's window");
     let ack = client.take(region.now, &answer).remove(0);
-    let [Out::Server(first)] = &region.from_client(&ack)[..] else { panic!() };
+    let [Out::Server(first)] = &region.client_sends(&ack)[..] else { panic!() };
     for _ in 0..4 {
         assert!(region.own().is_empty());
         region.now += SECOND;
@@ -260,9 +260,9 @@ fn a_client_that_gives_up_meanwhile_resets_the_server() {
     let (mut client, mut server) = (client(&plan, 10), server(&plan, 10));
     let answer = region.cookie(&mut client);
     let ack = client.take(region.now, &answer).remove(0);
-    let [Out::Server(syn)] = &region.from_client(&ack)[..] else { panic!() };
+    let [Out::Server(syn)] = &region.client_sends(&ack)[..] else { panic!() };
     server.take(region.now, syn);
-    let [Out::Server(reset)] = &region.from_client(&client.reset())[..] else { panic!() };
+    let [Out::Server(reset)] = &region.client_sends(&client.reset())[..] else { panic!() };
     server.take(region.now, reset);
     assert_eq!(server.state, State::Reset);
     // One that does not know the numbers ends nothing.
@@ -270,9 +270,9 @@ fn a_client_that_gives_up_meanwhile_resets_the_server() {
     let mut client = self::client(&plan, 10);
     let answer = region.cookie(&mut client);
     let ack = client.take(region.now, &answer).remove(0);
-    region.from_client(&ack);
+    region.client_sends(&ack);
     let forged = Tcp { seq: 4, ..Tcp::new((plan.client, 40_000), (plan.public, 80), RST) };
-    assert!(region.from_client(&forged.ip()).is_empty());
+    assert!(region.client_sends(&forged.ip()).is_empty());
     assert_eq!(region.drops(DropReason::HandshakePending), 1);
 }
 
@@ -285,10 +285,10 @@ fn resets_of_an_open_connection() {
         let (mut client, mut server) = (client(&plan, 0), server(&plan, 0));
         open(&mut region, &mut client, &mut server);
         if of_client {
-            let [Out::Server(reset)] = &region.from_client(&client.reset())[..] else { panic!() };
+            let [Out::Server(reset)] = &region.client_sends(&client.reset())[..] else { panic!() };
             server.take(region.now, reset);
         } else {
-            let [Out::Client(reset)] = &region.from_server(&server.reset())[..] else { panic!() };
+            let [Out::Client(reset)] = &region.server_sends(&server.reset())[..] else { panic!() };
             client.take(region.now, reset);
         }
         assert_eq!((client.state, server.state), (State::Reset, State::Reset));
@@ -300,9 +300,9 @@ fn open(region: &mut Region, client: &mut Peer, server: &mut Peer) {
     (client.closes, server.closes) = (false, false);
     let answer = region.cookie(client);
     let ack = client.take(region.now, &answer).remove(0);
-    let [Out::Server(syn)] = &region.from_client(&ack)[..] else { panic!() };
+    let [Out::Server(syn)] = &region.client_sends(&ack)[..] else { panic!() };
     let syn_ack = server.take(region.now, syn).remove(0);
-    let [Out::Server(ack), Out::Client(window)] = &region.from_server(&syn_ack)[..] else { panic!() };
+    let [Out::Server(ack), Out::Client(window)] = &region.server_sends(&syn_ack)[..] else { panic!() };
     server.take(region.now, ack);
     client.take(region.now, window);
     assert_eq!((client.state, server.state), (State::Established, State::Established));
@@ -320,10 +320,10 @@ fn an_icmp_error_quotes_the_servers_number() {
             payload: b"data",
             ..Tcp::new((plan.private, 80), (plan.client, 40_000), ACK)
         };
-        let [Out::Client(seen)] = &region.from_server(&reply.ip())[..] else { panic!() };
+        let [Out::Client(seen)] = &region.server_sends(&reply.ip())[..] else { panic!() };
         assert_eq!(read(seen).seq, client.other_isn.wrapping_add(1));
         let router = if ip(plan.client).is_ipv4() { "192.0.2.254" } else { "2001:db8:c::fe" };
-        let [Out::Server(error)] = &region.from_client(&icmp(router, plan.public, (3, 4), (2, 0), seen))[..] else {
+        let [Out::Server(error)] = &region.client_sends(&icmp(router, plan.public, (3, 4), (2, 0), seen))[..] else {
             panic!()
         };
         let header = if ip(plan.client).is_ipv4() { 20 } else { 40 };
@@ -341,9 +341,9 @@ fn datagrams_and_probes_go_through() {
     let plan = plan(4, 4, "gre");
     let mut region = Region::new(plan, "always");
     let asked = udp((plan.client, 5353), (plan.public, 53), b"question", true);
-    assert!(matches!(region.from_client(&asked)[..], [Out::Server(_)]));
+    assert!(matches!(region.client_sends(&asked)[..], [Out::Server(_)]));
     let answered = udp((plan.private, 53), (plan.client, 5353), b"answer", true);
-    assert!(matches!(region.from_server(&answered)[..], [Out::Client(_)]));
+    assert!(matches!(region.server_sends(&answered)[..], [Out::Client(_)]));
     let number = isn(7);
     let probe = |flags| {
         Tcp {
@@ -352,17 +352,17 @@ fn datagrams_and_probes_go_through() {
         }
         .ip()
     };
-    let [Out::Server(syn)] = &region.from_client(&probe(SYN))[..] else { panic!() };
+    let [Out::Server(syn)] = &region.client_sends(&probe(SYN))[..] else { panic!() };
     assert_eq!(read(syn).seq, number);
     let answer =
         Tcp { seq: 4, ack: number.wrapping_add(1), ..Tcp::new((plan.private, 80), (plan.prober, 9), SYN | ACK) };
-    let [Out::Client(answer)] = &region.from_server(&answer.ip())[..] else { panic!() };
+    let [Out::Client(answer)] = &region.server_sends(&answer.ip())[..] else { panic!() };
     assert_eq!(read(answer).seq, 4);
-    assert!(matches!(region.from_client(&probe(RST))[..], [Out::Server(_)]));
+    assert!(matches!(region.client_sends(&probe(RST))[..], [Out::Server(_)]));
     assert!(region.drops.is_empty());
     // The prober's address alone is no colour.
     let plain = Tcp { seq: number ^ 1, ..Tcp::new((plan.prober, 10), (plan.public, 80), SYN) }.ip();
-    assert!(matches!(region.from_client(&plain)[..], [Out::Client(_)]));
+    assert!(matches!(region.client_sends(&plain)[..], [Out::Client(_)]));
 }
 
 /// The fabric moves the acknowledgement to another LD of the region: it opens the connection all the same.
@@ -376,11 +376,11 @@ fn any_ld_takes_the_cookie_of_any_other() {
     let tables = plan.protected_tables(json!({"syn_cookies": "always"}));
     region.clb = node_with(Role::Clb, &tables, Options { seed: 99, ..Options::default() });
     region.now += 100 * SECOND;
-    assert!(matches!(region.from_client(&ack)[..], [Out::Server(_)]));
+    assert!(matches!(region.client_sends(&ack)[..], [Out::Server(_)]));
     // But not later than that.
     region.clb = node_with(Role::Clb, &tables, Options { seed: 98, ..Options::default() });
     region.now += 100 * SECOND;
-    assert!(region.from_client(&ack).is_empty());
+    assert!(region.client_sends(&ack).is_empty());
     assert_eq!(region.drops(DropReason::SynCookieBad), 1);
 }
 
@@ -390,23 +390,23 @@ fn cookies_in_a_flood_alone() {
     let plan = plan(4, 4, "gre");
     let mut region = Region::new(plan, "flood");
     let syn = |port| Tcp::new((plan.client, port), (plan.public, 80), SYN).ip();
-    assert!(matches!(region.from_client(&syn(1))[..], [Out::Server(_)]));
+    assert!(matches!(region.client_sends(&syn(1))[..], [Out::Server(_)]));
     (2..500).for_each(|port| {
-        region.from_client(&syn(port));
+        region.client_sends(&syn(port));
     });
     assert!(region.drops(DropReason::SynAnswered) > 400);
     let (mut client, mut server) = (client(&plan, 100), server(&plan, 100));
     let answer = region.cookie(&mut client);
     // The flood ends before the client has answered.
     region.now += 10 * SECOND;
-    assert!(matches!(region.from_client(&syn(501))[..], [Out::Server(_)]));
+    assert!(matches!(region.client_sends(&syn(501))[..], [Out::Server(_)]));
     let ack = client.take(region.now, &answer).remove(0);
-    let [Out::Server(second)] = &region.from_client(&ack)[..] else { panic!() };
+    let [Out::Server(second)] = &region.client_sends(&ack)[..] else { panic!() };
     let syn_ack = server.take(region.now, second).remove(0);
-    assert_eq!(region.from_server(&syn_ack).len(), 2);
+    assert_eq!(region.server_sends(&syn_ack).len(), 2);
     // A connection that another LD had goes on.
     let moved = Tcp { seq: 9, ack: 9, ..Tcp::new((plan.client, 502), (plan.public, 80), ACK) };
-    assert!(matches!(region.from_client(&moved.ip())[..], [Out::Server(_)]));
+    assert!(matches!(region.client_sends(&moved.ip())[..], [Out::Server(_)]));
 }
 
 /// The flow's entry is lost (evicted, or its time was up): the connection keeps its server and its numbers.
@@ -423,12 +423,12 @@ fn the_splice_outlives_the_flow() {
         ..Tcp::new((plan.client, 40_000), (plan.public, 80), FIN | ACK)
     };
     region.now += 100 * SECOND;
-    let [Out::Server(seen)] = &region.from_client(&fin.ip())[..] else { panic!() };
+    let [Out::Server(seen)] = &region.client_sends(&fin.ip())[..] else { panic!() };
     assert_eq!(read(seen).ack, server.isn.wrapping_add(1));
     region.now += 119 * SECOND;
-    assert!(matches!(region.from_client(&fin.ip())[..], [Out::Server(_)]));
+    assert!(matches!(region.client_sends(&fin.ip())[..], [Out::Server(_)]));
     region.now += 121 * SECOND;
-    assert!(region.from_client(&fin.ip()).is_empty());
+    assert!(region.client_sends(&fin.ip()).is_empty());
     assert_eq!(region.drops(DropReason::SynCookieBad), 1);
 }
 
@@ -447,7 +447,7 @@ fn a_full_table_says_so() {
         let mut client = Peer::new((plan.client, port), (plan.public, 80), u32::from(port), Vec::new());
         let answer = region.cookie(&mut client);
         let ack = client.take(region.now, &answer).remove(0);
-        opened += region.from_client(&ack).len();
+        opened += region.client_sends(&ack).len();
     }
     let refused = region.drops(DropReason::ConnTableFull) as usize;
     assert_eq!(opened + refused, 199);

@@ -10,6 +10,9 @@ use support::{frame, node, plans, seeds::seeds, send, tunnel, untunnel, Notes, P
 use tgw_contract::{DropReason, Role};
 use tgw_forward::{describe, Dispatcher, Fault, FaultKind, Faults, Frame, Outcome, Pipeline};
 
+/// Frames by port.
+type Frames = Vec<(u16, Vec<u8>)>;
+
 #[derive(Clone, Debug)]
 enum Spoil {
     Nothing,
@@ -170,7 +173,7 @@ proptest! {
 
 /// An LD with all protection at once and two connections that began with a cookie, one of which the server has taken; and
 /// frames of both.
-fn guarded(plan: &Plan) -> (Box<dyn Pipeline>, Vec<(u16, Vec<u8>)>) {
+fn guarded(plan: &Plan) -> (Box<dyn Pipeline>, Frames) {
     let mut clb = node(Role::Clb, &plan.guarded_tables());
     let to_ld = |inner: &[u8]| frame(&tunnel(plan.eip, plan.service, plan.encap, None, inner));
     let from_host = |inner: &[u8]| frame(&tunnel(plan.host, plan.ld, plan.encap, plan.key, inner));
