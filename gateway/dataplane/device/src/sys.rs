@@ -1,4 +1,4 @@
-//! The system calls of packet sockets and polling, and all the unsafe code of this crate.
+//! The system calls of packet sockets and polling. Unsafe code; the only other place of it is `af_xdp`.
 //!
 //! Every function here takes and gives safe types; what a call may touch is borrowed for exactly the call.
 

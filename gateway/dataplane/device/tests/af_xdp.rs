@@ -183,13 +183,15 @@ fn every_frame_of_a_burst_is_received_or_lost() {
         let mut far = pair.far();
         let before = dropped(&pair.shown());
         let refused = send(&mut far, 0..2000, 60) as u64;
-        // The driver's own queue is no part of the device: what it dropped is in the interface's counter.
-        let on_the_way = dropped(&pair.shown()) - before;
         let received = receive(&mut near, QUIET);
         let lost = near.take_lost();
-        assert_eq!(received, (0..received.len() as u32).collect::<Vec<_>>(), "the first ones, in order");
+        // The kernel's own queue in front of us is no part of the device: what it drops on a busy machine is in the
+        // interface's counter, which in native mode has our losses too.
+        let counted = dropped(&pair.shown()) - before;
+        let on_the_way = if options.mode == Some(Mode::Native) { counted - lost } else { counted };
+        assert!(received.is_sorted());
         assert!(lost > 0 && received.len() >= 512 - BATCH, "{lost} lost, {} received", received.len());
-        assert_eq!(received.len() as u64 + lost + refused, 2000, "{on_the_way} by the interface's own count");
+        assert_eq!(received.len() as u64 + lost + on_the_way + refused, 2000);
         assert_eq!(near.take_lost(), 0);
         assert_eq!(send(&mut far, 0..100, 60), 0);
         assert_eq!(receive(&mut near, QUIET).len(), 100, "and it goes on");

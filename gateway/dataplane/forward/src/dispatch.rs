@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn ordinary_frames_are_read_the_quick_way() {
-        for p in plans() {
+        for p in plans().into_iter().filter(|p| matches!(p.encap, "gre" | "vxlan")) {
             for bytes in [ordinary(&p, None), ordinary(&p, Some(77))].concat() {
                 let seen = quick(&bytes).unwrap_or_else(|| panic!("{p:?}"));
                 assert_eq!(Some(seen), general(&load(&bytes)), "{p:?}");

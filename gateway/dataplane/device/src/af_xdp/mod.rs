@@ -11,9 +11,10 @@
 //! as the receiver has the others; their frames do not overlap. A transmit queue beyond the receive queues gets a socket
 //! and an area of its own.
 //!
-//! An interface that is made anew is not found again, unlike with AF_PACKET: then the port refuses what it is given until
-//! the node starts again.
+//! A queue that is added later has no socket: its frames are the host's. An interface that is made anew is not found
+//! again, unlike with AF_PACKET: then the port refuses what it is given until the node starts again.
 
+mod assembler;
 mod bpf;
 mod hook;
 mod interface;

@@ -10,15 +10,7 @@
 
 use std::os::fd::RawFd;
 
-/// One instruction as the kernel reads it.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Instruction {
-    code: u8,
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
+use super::assembler::{wire, Assembler, Helper, If, Instruction, Width, R};
 
 /// The maps that the program looks into, by descriptor.
 #[derive(Clone, Copy)]
@@ -51,25 +43,6 @@ const LAST_ICMP6_ERROR: i32 = 4;
 /// Where the address that is looked up lies on the stack.
 const KEY: i32 = -16;
 
-/// Registers. R0 has results, R1 to R5 arguments (lost in a call), R6 to R9 stay, R10 is the stack's end.
-#[derive(Clone, Copy)]
-enum R {
-    R0,
-    R1,
-    R2,
-    R3,
-    R4,
-    /// The context.
-    Context = 6,
-    /// The frame's start.
-    Start = 7,
-    /// The frame's end.
-    End = 8,
-    /// What is looked at: a transport header.
-    Place = 9,
-    Stack = 10,
-}
-
 /// Places in the program.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Label {
@@ -83,131 +56,9 @@ enum Label {
     Host,
 }
 
-/// How wide a load is.
-#[derive(Clone, Copy)]
-enum Width {
-    Byte = 0x10,
-    Half = 0x08,
-    Word = 0x00,
-    Double = 0x18,
-}
-
-/// Conditions of jumps.
-#[derive(Clone, Copy)]
-enum If {
-    Equal = 0x10,
-    Above = 0x20,
-    Bits = 0x40,
-    NotEqual = 0x50,
-    Below = 0xA0,
-}
-
-/// Helper functions of the kernel.
-#[derive(Clone, Copy)]
-enum Helper {
-    Lookup = 1,
-    RedirectMap = 51,
-}
-
-#[derive(Default)]
-struct Assembler {
-    code: Vec<Instruction>,
-    jumps: Vec<(usize, Label)>,
-    labels: Vec<(Label, usize)>,
-}
-
-impl Assembler {
-    fn emit(&mut self, code: u8, target: R, source: u8, offset: i16, immediate: i32) {
-        let (target, source) = (target as u8, source);
-        let registers = if cfg!(target_endian = "little") { source << 4 | target } else { target << 4 | source };
-        self.code.push(Instruction { code, registers, offset, immediate });
-    }
-
-    fn set(&mut self, target: R, value: i32) {
-        self.emit(0xB7, target, 0, 0, value);
-    }
-    fn copy(&mut self, target: R, source: R) {
-        self.emit(0xBF, target, source as u8, 0, 0);
-    }
-    fn add(&mut self, target: R, value: i32) {
-        self.emit(0x07, target, 0, 0, value);
-    }
-    fn add_register(&mut self, target: R, source: R) {
-        self.emit(0x0F, target, source as u8, 0, 0);
-    }
-    fn and(&mut self, target: R, value: i32) {
-        self.emit(0x57, target, 0, 0, value);
-    }
-    fn shift_left(&mut self, target: R, bits: i32) {
-        self.emit(0x67, target, 0, 0, bits);
-    }
-    fn load(&mut self, width: Width, target: R, base: R, offset: i32) {
-        self.emit(0x61 | width as u8, target, base as u8, offset as i16, 0);
-    }
-    fn store(&mut self, width: Width, base: R, offset: i32, source: R) {
-        self.emit(0x63 | width as u8, base, source as u8, offset as i16, 0);
-    }
-    fn store_value(&mut self, width: Width, base: R, offset: i32, value: i32) {
-        self.emit(0x62 | width as u8, base, 0, offset as i16, value);
-    }
-    fn map(&mut self, target: R, map: RawFd) {
-        const MAP_BY_DESCRIPTOR: u8 = 1;
-        self.emit(0x18, target, MAP_BY_DESCRIPTOR, 0, map);
-        self.emit(0, R::R0, 0, 0, 0);
-    }
-    fn call(&mut self, helper: Helper) {
-        self.emit(0x85, R::R0, 0, 0, helper as i32);
-    }
-    fn exit(&mut self) {
-        self.emit(0x95, R::R0, 0, 0, 0);
-    }
-
-    fn goto(&mut self, label: Label) {
-        self.jumps.push((self.code.len(), label));
-        self.emit(0x05, R::R0, 0, 0, 0);
-    }
-    fn jump(&mut self, condition: If, left: R, right: i32, label: Label) {
-        self.jumps.push((self.code.len(), label));
-        self.emit(0x05 | condition as u8, left, 0, 0, right);
-    }
-    /// The same, comparing 32 bits.
-    fn jump_word(&mut self, condition: If, left: R, right: i32, label: Label) {
-        self.jumps.push((self.code.len(), label));
-        self.emit(0x06 | condition as u8, left, 0, 0, right);
-    }
-    fn jump_register(&mut self, condition: If, left: R, right: R, label: Label) {
-        self.jumps.push((self.code.len(), label));
-        self.emit(0x0D | condition as u8, left, right as u8, 0, 0);
-    }
-    fn label(&mut self, label: Label) {
-        self.labels.push((label, self.code.len()));
-    }
-
-    /// Unless `length` bytes are there behind `place`, go to `label`.
-    fn need(&mut self, place: R, length: i32, label: Label) {
-        self.copy(R::R2, place);
-        self.add(R::R2, length);
-        self.jump_register(If::Above, R::R2, R::End, label);
-    }
-
-    fn finish(mut self) -> Vec<Instruction> {
-        for &(at, label) in &self.jumps {
-            // Every label is set, all the code is short: the verifier would refuse anything else, and the tests see it.
-            let target = self.labels.iter().find(|&&(set, _)| set == label).map_or(at, |&(_, target)| target);
-            self.code[at].offset = (target as i32 - at as i32 - 1) as i16;
-        }
-        self.code
-    }
-}
-
-/// A 16-bit value as a load from the frame gives it.
-fn wire(value: u16) -> i32 {
-    i32::from(value.to_be())
-}
-
 /// The program; `unclaimed` is its verdict on a frame for the node whose queue has no socket.
 pub(crate) fn assemble(maps: Maps, unclaimed: i32) -> Vec<Instruction> {
-    let mut a = Assembler::default();
+    let mut a = Assembler::new();
     // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index.
     a.copy(R::Context, R::R1);
     a.load(Width::Word, R::Start, R::Context, 0);
@@ -241,7 +92,7 @@ pub(crate) fn assemble(maps: Maps, unclaimed: i32) -> Vec<Instruction> {
     a.finish()
 }
 
-fn ipv4(a: &mut Assembler, maps: Maps) {
+fn ipv4(a: &mut Assembler<Label>, maps: Maps) {
     const TARGET: i32 = ETHERNET + 16;
     a.label(Label::V4);
     a.need(R::Start, ETHERNET + IPV4, Label::Node); // what is cut off is the node's to count
@@ -270,7 +121,7 @@ fn ipv4(a: &mut Assembler, maps: Maps) {
     a.goto(Label::Host);
 }
 
-fn ipv6(a: &mut Assembler, maps: Maps) {
+fn ipv6(a: &mut Assembler<Label>, maps: Maps) {
     const TARGET: i32 = ETHERNET + 24;
     a.label(Label::V6);
     a.need(R::Start, ETHERNET + IPV6, Label::Node);
@@ -294,7 +145,7 @@ fn ipv6(a: &mut Assembler, maps: Maps) {
 }
 
 /// ICMP errors quote the packet that they are about: the node's, when that one was in a tunnel.
-fn quoted(a: &mut Assembler) {
+fn quoted(a: &mut Assembler<Label>) {
     a.label(Label::Icmp);
     a.need(R::Place, ICMP_HEADER + IPV4, Label::Host);
     a.load(Width::Byte, R::R3, R::Place, 0);
@@ -323,7 +174,7 @@ fn quoted(a: &mut Assembler) {
 }
 
 /// To the node, unless the key on the stack is one of the host's addresses.
-fn lookup(a: &mut Assembler, maps: Maps) {
+fn lookup(a: &mut Assembler<Label>, maps: Maps) {
     a.map(R::R1, maps.hosts);
     a.copy(R::R2, R::Stack);
     a.add(R::R2, KEY);
@@ -332,14 +183,14 @@ fn lookup(a: &mut Assembler, maps: Maps) {
 }
 
 /// To the node, when the protocol in R3 is a tunnel's.
-fn tunnels(a: &mut Assembler) {
+fn tunnels(a: &mut Assembler<Label>) {
     for protocol in TUNNEL_PROTOCOLS {
         a.jump(If::Equal, R::R3, i32::from(protocol), Label::Node);
     }
 }
 
 /// Move `Place` from an IPv4 header to behind it.
-fn header_length(a: &mut Assembler) {
+fn header_length(a: &mut Assembler<Label>) {
     a.load(Width::Byte, R::R4, R::Place, 0);
     a.and(R::R4, 0x0F);
     a.shift_left(R::R4, 2);
