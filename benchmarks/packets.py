@@ -7,7 +7,6 @@ the kernel at the far end does until it throws the frame away (its MAC is not th
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
