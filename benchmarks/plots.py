@@ -86,6 +86,10 @@ def _count(number: float) -> str:
     return f"{number:.3g}"
 
 
+def _flows(count: int) -> str:
+    return "1 flow" if count == 1 else f"{_count(count)} flows"
+
+
 def cases(whole: Document) -> Figure | None:
     """Time per packet of each case, by flows, and the machine's limit in each bar."""
     measured = whole.get("cases") or []
@@ -128,7 +132,7 @@ def cases(whole: Document) -> Figure | None:
         axis.set_xticks(range(len(names)), names)
         axis.tick_params(axis="x", length=0)
         axis.margins(x=0.01, y=0.14)
-    legend: list[Any] = [Patch(color=color, label=f"{_count(count)} flows") for count, color in shade.items()]
+    legend: list[Any] = [Patch(color=color, label=_flows(count)) for count, color in shade.items()]
     legend += [Patch(facecolor="#888888", hatch="////", edgecolor="white", label=mode) for mode in modes[1:]]
     legend.append(Line2D([], [], color=LIMIT, linewidth=1.8, label="machine's limit (label: times the limit)"))
     _legend(figure, legend)

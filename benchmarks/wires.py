@@ -68,9 +68,17 @@ class Process:
     def __init__(self, words: list[str], log: Path, says_ready: bool = True) -> None:
         self._log = log
         with log.open("w") as stderr:
+            # A session of its own: where the kernel groups processes by session, a nice value counts only within one.
             self._child = subprocess.Popen(
-                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
+                words,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                start_new_session=True,
             )
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{self._child.pid}/autogroup").write_text(str(NICE))
         if says_ready and self._child.stdout is not None and self._child.stdout.readline().strip() != "ready":
             self.kill()
             raise WireError(self.said())
