@@ -114,12 +114,12 @@ impl Proxied {
         if connection::is_opening(flags) {
             let first = seq.wrapping_add(1);
             match found {
-                Some(found) if self.flows.value(found) as u32 == first => {}
+                Some(found) if self.flows.value(found) == first => {}
                 // Made up, or of a client that has lost its memory: the server will tell, in the numbers of old.
                 Some(found) if self.flows.state(found) & (SENT | CLOSED) == SENT => return Ok(()),
-                Some(found) => self.flows.set(found, 0, first.into(), timeout(0)),
+                Some(found) => self.flows.set(found, 0, first, timeout(0)),
                 None => {
-                    let entered = self.flows.insert(hash, &work.flow, 0, first.into(), timeout(0));
+                    let entered = self.flows.insert(hash, &work.flow, 0, first, timeout(0));
                     entered.map_err(|_| DropReason::ConnTableFull)?;
                 }
             }
@@ -134,7 +134,7 @@ impl Proxied {
         let Some(found) = found else {
             return if flags & tcp::RST != 0 { Ok(()) } else { Err(DropReason::NoFlow) };
         };
-        let (state, first) = (self.flows.state(found), self.flows.value(found) as u32);
+        let (state, first) = (self.flows.state(found), self.flows.value(found));
         let length = length(work.packet.version);
         let at_first = seq == first;
         let state_after = match flags {
@@ -144,10 +144,10 @@ impl Proxied {
         };
         if at_first && state & TAKEN == 0 && flags & tcp::RST == 0 {
             insert(frame, &mut work.packet, room)?;
-            self.flows.set(found, state_after | SENT, first.into(), timeout(state_after | SENT));
+            self.flows.set(found, state_after | SENT, first, timeout(state_after | SENT));
             return Ok(());
         }
-        self.flows.set(found, state_after, first.into(), timeout(state_after));
+        self.flows.set(found, state_after, first, timeout(state_after));
         let shift = Shift { first, length, taken: state & TAKEN != 0 };
         let shifted = if at_first && state & SENT != 0 { seq.wrapping_add(length) } else { shift.forth(seq) };
         let mut segment = segment_mut(frame, &work.packet);
@@ -160,7 +160,7 @@ impl Proxied {
     pub(crate) fn reply(&mut self, frame: &mut Frame, work: &Work) -> Result<(), DropReason> {
         let hash = self.flows.hash(&work.flow);
         let found = self.flows.find(hash, &work.flow).ok_or(DropReason::NoFlow)?;
-        let (state, first) = (self.flows.state(found), self.flows.value(found) as u32);
+        let (state, first) = (self.flows.state(found), self.flows.value(found));
         let length = length(work.packet.version);
         let mut shift = Shift { first, length, taken: state & TAKEN != 0 };
         if work.is_error() {
@@ -181,7 +181,7 @@ impl Proxied {
             segment.adjust(delta);
             set_blocks(frame, &work.packet, |edge| shift.back(edge));
         }
-        self.flows.set(found, after, first.into(), timeout(after));
+        self.flows.set(found, after, first, timeout(after));
         Ok(())
     }
 }

@@ -65,8 +65,8 @@ fn realize(p: &Plan, packet: &Packet) -> (u16, Vec<u8>) {
     let tcp = |src, dst| Tcp { payload: &payload, ..Tcp::new(src, dst, flags) }.ip();
     let request = || tcp((client, port), (p.private, 80));
     let reply = || tcp((p.private, 80), (client, port));
-    let question = |to| udp((client, port), to, &payload, packet.client % 2 == 0);
-    let answer = |from| udp(from, (client, port), &payload, packet.client % 2 == 0);
+    let question = |to| udp((client, port), to, &payload, packet.client.is_multiple_of(2));
+    let answer = |from| udp(from, (client, port), &payload, packet.client.is_multiple_of(2));
     let (at, mut bytes) = match packet.kind {
         0..=2 => (0, frame(&tunnel(p.eip, p.service, "gre", None, &request()))),
         3 => (0, frame(&tunnel(p.eip, p.service, "gre", Some(9), &request()))),
@@ -117,6 +117,7 @@ fn clb_tables(p: &Plan) -> serde_json::Value {
     tables
 }
 
+type Frames = Vec<(u16, Vec<u8>)>;
 type Seen = (Vec<Outcome>, Vec<Vec<u8>>, usize, Vec<[u8; 128]>);
 
 fn send(node: &mut dyn Pipeline, now: u64, frames: &[(u16, Vec<u8>)]) -> Seen {
@@ -137,7 +138,7 @@ fn agree(
     role: Role,
     tables: &serde_json::Value,
     window: usize,
-    batches: &[(u64, Vec<(u16, Vec<u8>)>)],
+    batches: &[(u64, Frames)],
 ) -> Result<usize, TestCaseError> {
     let with = |tuning| node_with(role, tables, Options { flow_capacity: 64, seed: 3, workers: 1, tuning });
     let mut straight = with(Tuning { window, ..Tuning::default() });

@@ -178,7 +178,7 @@ fn a_check_goes_through_the_tunnel_path() {
         }
         assert!(now <= NOW + 2 * SECOND);
         let (src, dst, key, syn) = untunnel(room.bytes());
-        assert_eq!((src, dst, key), (support::ip(p.ld), support::ip(p.host), Some(77)));
+        assert_eq!((src, dst, key), (support::ip(p.ld), support::ip(p.host), p.key));
         assert_eq!(verify(&syn), (support::ip(p.ld), support::ip(p.private)));
         let arrived = send_at(now, &mut *vswitch, 0, &frame(&room.bytes()[14..]));
         assert_eq!(arrived.port(), 1, "{p:?}");

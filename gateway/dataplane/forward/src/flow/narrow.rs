@@ -511,7 +511,7 @@ const fn tag_of(hash: u64) -> u8 {
 fn lanes_of(bucket: &Bucket, tag: u8) -> u32 {
     let [a, b, c] = bucket.tag;
     // The fourth byte is there to make it one load; its bit is masked.
-    let word = u32::from_le_bytes([a, b, c, bucket.moved]) ^ u32::from(tag) * 0x0101_0101;
+    let word = u32::from_le_bytes([a, b, c, bucket.moved]) ^ (u32::from(tag) * 0x0101_0101);
     word.wrapping_sub(0x0101_0101) & !word & 0x0080_8080
 }
 
