@@ -55,7 +55,9 @@ class RealServer(Strict):
 
 
 class Health(Strict):
-    """How LDs check the real servers of a TCP listener: `rise` answers in a row bring one up, `fall` failures take it down."""
+    """How LDs check real servers of a TCP listener: `rise` answers in a row bring one up, `fall` failures take it
+    down.
+    """
 
     interval_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 1000
     timeout_ms: Annotated[int, Field(ge=50, le=3_600_000)] = 500
@@ -73,8 +75,8 @@ class QuicServerId(Strict):
 class Listener(Strict):
     """A (protocol, port) of a VIP and the real servers that answer there, on the same port (no port translation).
 
-    `balance`: how a new connection's real server is chosen. `affinity_s`: how long a client keeps its real server after its
-    last connection. `slow_start_s`: how long a server's share grows after it came. `health`: none means that all are up.
+    `balance`: how a new connection's real server is chosen. `affinity_s`: how long a client keeps its real server after
+    its last connection. `slow_start_s`: how long a server's share grows after it came. `health`: without it all are up.
     `dispatch`: which worker of an LD handles a packet; affinity implies "ip_pair".
     """
 
@@ -228,7 +230,9 @@ class Fleet(Strict):
             if health.timeout_ms > health.interval_ms:
                 yield f"health.timeout_ms: expected at most interval_ms, {health.interval_ms}, got {health.timeout_ms}"
             # A migration may bring the VIP to any buffer cluster.
-            holders = {c.name for c in self.clusters if c.role == "clb" and (c.name == vip.cluster or c.purpose == "buffer")}
+            holders = {
+                c.name for c in self.clusters if c.role == "clb" and (c.name == vip.cluster or c.purpose == "buffer")
+            }
             for node in self.nodes:
                 if node.cluster in holders and node.tunnel_address.version != vip.private.version:
                     yield (

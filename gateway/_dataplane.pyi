@@ -62,8 +62,8 @@ class Pipeline:
         """For each tap (a CLB's dispatcher first): contract.records.COUNTERS by name, and drop.<REASON>."""
 
     def health(self) -> list[_ServerHealth]:
-        """What health checks have found of each real server of each listener that checks: whether it is up, since when (ns
-        since 1970; 0: as long as this node has known it). Empty before the first tables.
+        """What health checks have found of each real server of each listener that checks: whether it is up, and since
+        when (ns since 1970; 0: as long as this node has known it). Empty before the first tables.
         """
 
     def tap_paths(self) -> list[str]:

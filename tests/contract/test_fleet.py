@@ -117,7 +117,11 @@ def test_a_good_document_and_its_questions():
         (("vips", 1, "listeners", 1, "health"), {}, "vips[1].listeners[1].health"),
         (("vips", 1, "listeners", 0, "health"), {}, "vips[1].listeners[0].health"),
         (("vips", 0, "listeners", 0, "dispatch"), "quic", "vips[0].listeners[0].dispatch"),
-        (("vips", 0, "listeners", 0, "quic_server_id"), {"offset": 1, "length": 1}, "vips[0].listeners[0].quic_server_id"),
+        (
+            ("vips", 0, "listeners", 0, "quic_server_id"),
+            {"offset": 1, "length": 1},
+            "vips[0].listeners[0].quic_server_id",
+        ),
         (("region",), "Not A Name", "region"),
         (("azs",), [], "azs"),
         (("tunnel", "encap"), "ipip", "tunnel.encap"),

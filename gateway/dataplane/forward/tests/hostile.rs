@@ -142,6 +142,12 @@ proptest! {
         let seeds = seeds(&plan);
         let frames: Vec<(u16, Vec<u8>)> = inputs.iter().map(|input| realize(input, &seeds)).collect();
         let balanced = support::node(Role::Clb, &plan.balanced_clb_tables());
+        let mut dispatcher = Dispatcher::default();
+        dispatcher.set_tables(support::tables(&plan.balanced_clb_tables(), Role::Clb));
+        for (port, bytes) in &frames {
+            let mut frame = Frame::default();
+            prop_assert!(frame.load(*port, NOW, bytes) && dispatcher.classify(&frame, 3) < 3);
+        }
         let all =
             [(Role::Eip, plan.eip()), (Role::Clb, plan.clb()), (Role::Clb, balanced), (Role::Vswitch, plan.vswitch())];
         for (role, mut node) in all {
