@@ -62,7 +62,9 @@ class RealServer(Strict):
 
 
 class Health(Strict):
-    """How LDs check the real servers of a TCP listener: `rise` answers bring one up, `fall` failures take it down."""
+    """How LDs check real servers of a TCP listener: `rise` answers in a row bring one up, `fall` failures take it
+    down.
+    """
 
     interval_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 1000
     timeout_ms: Annotated[int, Field(ge=50, le=3_600_000)] = 500

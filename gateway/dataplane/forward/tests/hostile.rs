@@ -151,6 +151,12 @@ proptest! {
         let plan = *plan.get(&plans);
         let seeds = seeds(&plan);
         let frames: Vec<(u16, Vec<u8>)> = inputs.iter().map(|input| realize(input, &seeds)).collect();
+        let mut dispatcher = Dispatcher::default();
+        dispatcher.set_tables(support::tables(&plan.balanced_clb_tables(), Role::Clb));
+        for (port, bytes) in &frames {
+            let mut frame = Frame::default();
+            prop_assert!(frame.load(*port, NOW, bytes) && dispatcher.classify(&frame, 3) < 3);
+        }
         let (clb, vswitch) = plan.with_extras(extras);
         let nodes = [
             (Role::Eip, plan.eip()),

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 /// Even numbers are of IPv4, odd ones of IPv6.
 fn tuple(n: u32) -> Tuple {
-    let prefix = if n % 2 == 0 { 0xFFFF_0000_0000 } else { 0xFD00 << 112 };
+    let prefix = if n.is_multiple_of(2) { 0xFFFF_0000_0000 } else { 0xFD00 << 112 };
     Tuple { src: prefix | u128::from(n) << 7, dst: prefix | 9, src_port: n as u16, dst_port: 80, protocol: 6 }
 }
 
