@@ -151,23 +151,38 @@ def _figures_of(section: Document, skip: set[str]) -> dict[str, float]:
 
 
 def ablation(whole: Document) -> Figure | None:
-    """Time per packet with each optimisation switched off."""
+    """Time per packet with each optimisation switched off, and by the size of the window where that was measured."""
     section = whole.get("ablation") or {}
     if "all_on_ns" not in section:
         return None
-    no_times = {"flows", "all_on_ns", "all_off_ns", "factor", "spread", "lookup_share", "frame_bytes", "turns"}
+    no_times = {"flows", "all_on_ns", "all_off_ns", "factor", "spread", "frame_bytes", "turns", "ns_by_window"}
+    # Parts of the path, not the path without a part.
+    no_times |= {"read_ns", "read_and_look_up_ns", "lookup_share"}
     without = _figures_of(section, no_times)
     bars = [("all on", float(section["all_on_ns"]), OURS)]
     bars += [(f"without {name.removesuffix('_ns').replace('_', ' ')}", ns, THEIRS) for name, ns in without.items()]
     if section.get("all_off_ns"):
         bars.append(("all off", float(section["all_off_ns"]), LIMIT))
-    flows = f" at {_count(section['flows'])} flows" if "flows" in section else ""
-    with rc_context(ACROSS):
-        figure, (axis,) = _figure(f"What each optimisation gives{flows}", 7.5, 1.2 + 0.42 * len(bars))
-        _across(axis, bars, lambda ns: f"{ns:.0f} ns  ({ns / bars[0][1]:.2f}x)")
-    axis.set_xlabel("ns per packet")
-    if isinstance(section.get("lookup_share"), int | float):
-        axis.set_title(f"lookup takes {section['lookup_share']:.0%} of the time", loc="left", fontsize=9)
+    windows = section.get("ns_by_window") or {}
+    flows = f" at {_flows(section['flows'])}" if "flows" in section else ""
+    with rc_context(BOTH if windows else ACROSS):
+        height = 1.3 + 0.42 * len(bars)
+        figure, axes = _figure(
+            f"What each optimisation gives{flows}", 11 if windows else 7.5, height, 1, 1 + bool(windows)
+        )
+    _across(axes[0], bars, lambda ns: f"{ns:.0f} ns  ({ns / bars[0][1]:.2f}x)")
+    axes[0].grid(axis="y", visible=False)
+    axes[0].set_xlabel("ns per packet")
+    share = section.get("lookup_share")
+    shares = share if isinstance(share, dict) else {"all_on": share}
+    told = [f"{value:.0%} with {name.replace('_', ' ')}" for name, value in shares.items() if value is not None]
+    if told:
+        axes[0].set_title(f"the lookup's share of the time: {', '.join(told)}", loc="left", fontsize=9)
+    for axis in axes[1:]:
+        axis.plot(list(windows), list(windows.values()), "o-", color=OURS)
+        axis.set_ylim(0, max(windows.values()) * 1.2)
+        axis.set_xlabel("window of prefetching [packets]")
+        axis.set_ylabel("ns per packet")
     return figure
 
 
@@ -179,7 +194,7 @@ def _across(axis: Axes, bars: list[tuple[str, float, str]], label: Callable[[flo
     axis.set_yticks(range(len(bars)), [name for name, *_ in bars])
     axis.tick_params(axis="y", length=0)
     axis.invert_yaxis()
-    axis.set_xlim(0, max(value for _, value, _ in bars) * 1.22 or 1)
+    axis.set_xlim(0, max(value for _, value, _ in bars) * 1.3 or 1)
 
 
 def flood(whole: Document) -> Figure | None:
@@ -367,13 +382,18 @@ def repeat_one(whole: Document) -> Figure | None:
         figure, (axis,) = _figure("One packet per call, the call's own cost subtracted", 7.5, 1.4 + 0.42 * len(here))
         bars = [(_one_name(one), float(one["ns_per_packet"]), OURS) for one in here]
         _across(axis, bars, lambda ns: f"{ns:.0f} ns")
+        limits = [(at, one["limit_ns_per_packet"]) for at, one in enumerate(here) if "limit_ns_per_packet" in one]
+        for at, limit in limits:
+            axis.plot([limit, limit], [at - 0.35, at + 0.35], color=LIMIT, linewidth=1.8)
+        if limits:
+            axis.set_title("line: the machine's limit in the same mode", loc="left", fontsize=9, color=LIMIT)
     axis.set_xlabel("ns per packet")
     return figure
 
 
 def _one_name(one: Document) -> str:
-    words = [str(one[key]) for key in ("case", "mode", "caches") if key in one]
-    return " ".join([*words, f"{_count(one['flows'])} flows"] if "flows" in one else words) or "one packet"
+    words = [str(one[key]) for key in ("case", "mode") if key in one]
+    return " ".join([*words, _flows(one["flows"])] if "flows" in one else words) or "one packet"
 
 
 PLOTS: dict[str, Callable[[Document], Figure | None]] = {

@@ -100,15 +100,18 @@ def document() -> dict[str, Any]:
             "all_on_ns": 55.0,
             "all_off_ns": 190.0,
             "factor": 3.45,
+            "read_ns": 12.0,
+            "ns_by_window": {"4": 80.0, "8": 61.0, "16": 56.0, "32": 55.0},
             "batching_ns": 98.0,
             "prefetch_ns": 120.0,
             "window_ns": 61.0,
             "tags_ns": 70.0,
-            "lookup_share": 0.41,
+            "lookup_share": {"all_on": 0.41, "all_off": 0.62},
         },
         "flood": {"established_evicted": 0, "slowdown": 0.043, "rss_growth_bytes": 0},
         "repeat_one": [
-            {"flows": flows, "ns_per_packet": ns} for flows, ns in ((1, 60.0), (10_000, 71.0), (1_000_000, 104.0))
+            {"case": "clb.request", "flows": flows, "ns_per_packet": ns, "limit_ns_per_packet": ns / 3}
+            for flows, ns in ((1, 60.0), (10_000, 71.0), (1_000_000, 104.0))
         ],
         "exact": {"frames_in": 10, "frames_out": 7, "drops": 3, "drops_by_reason": {"NO_VIP": 3}, "difference": 0},
         "two_cores": {
