@@ -168,7 +168,7 @@ class NodeProcess:
 
 def native_config(config: NodeSettings, boot_id: str) -> dict[str, Any]:
     """The native core's part of the settings."""
-    same = ("name", "role", "tap_capacity", "flow_capacity", "ring_capacity", "workers")
+    same = ("name", "role", "tap_capacity", "flow_capacity", "ring_capacity", "workers", "dispatchers")
     return {
         **{key: getattr(config, key) for key in same},
         "boot_id": boot_id,

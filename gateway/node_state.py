@@ -50,6 +50,8 @@ class NodeSettings(Strict):
     flow_capacity: int = Field(default=65536, ge=1, le=2**28)
     ring_capacity: int = Field(default=1024, ge=1, le=65536)
     workers: int | None = Field(default=None, ge=1, le=64)
+    # Of a CLB: threads that receive for the workers (default 1); 0: its one worker does it itself.
+    dispatchers: int | None = Field(default=None, ge=0, le=16)
     allow_faults: bool = False
     port: list[Port] = Field(min_length=1)
     server_port: list[ServerPort] = Field(default_factory=list)

@@ -108,6 +108,8 @@ pub struct Options {
     pub seed: u64,
     /// Workers of the node that share the VIPs' limits.
     pub workers: u16,
+    /// Number of the tap of the first of them, which checks the health of real servers for all.
+    pub first_worker: u16,
     /// How the packet path goes about it.
     pub tuning: Tuning,
 }
@@ -134,7 +136,7 @@ impl Default for Tuning {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { flow_capacity: 65_536, seed: 0, workers: 1, tuning: Tuning::default() }
+        Self { flow_capacity: 65_536, seed: 0, workers: 1, first_worker: 1, tuning: Tuning::default() }
     }
 }
 
@@ -168,18 +170,17 @@ pub trait Pipeline: Send {
     }
 }
 
-/// The first worker behind a dispatcher, which is 0; it checks health for all workers of its node.
-const FIRST_WORKER: u16 = 1;
-
 /// The pipeline of a role; without tables it drops everything as NO_CONFIG. `worker` is the number of its tap:
-/// of an LD's, those up to 1 check the health of real servers.
+/// of an LD's, those up to [`Options::first_worker`] check the health of real servers.
 #[must_use]
 pub fn pipeline(role: Role, worker: u16, options: &Options) -> Box<dyn Pipeline> {
     // Workers differ in their hash, so that no set of flows is bad for all.
     let options = Options { seed: options.seed ^ u64::from(worker) << 48, ..*options };
     match role {
         Role::Eip => Box::new(Runner::new(role, eip::Eip::default(), options.tuning)),
-        Role::Clb => Box::new(Runner::new(role, clb::Clb::new(&options, worker <= FIRST_WORKER), options.tuning)),
+        Role::Clb => {
+            Box::new(Runner::new(role, clb::Clb::new(&options, worker <= options.first_worker), options.tuning))
+        }
         Role::Vswitch => Box::new(Runner::new(role, vswitch::Vswitch::new(&options), options.tuning)),
     }
 }

@@ -140,7 +140,7 @@ fn agree(
     window: usize,
     batches: &[(u64, Frames)],
 ) -> Result<usize, TestCaseError> {
-    let with = |tuning| node_with(role, tables, Options { flow_capacity: 64, seed: 3, workers: 1, tuning });
+    let with = |tuning| node_with(role, tables, Options { flow_capacity: 64, seed: 3, tuning, ..Options::default() });
     let mut straight = with(Tuning { window, ..Tuning::default() });
     let mut general = with(Tuning { straight: false, window: 1, prefetch: false, tags: false });
     let mut forwarded = 0;

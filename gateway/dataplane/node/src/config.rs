@@ -46,8 +46,11 @@ pub struct Config {
     /// Records in a tap, a power of two.
     #[serde(default = "tap_capacity")]
     pub tap_capacity: u64,
-    /// Workers; a CLB has its dispatcher besides. None: 2 for a CLB, 1 for the others.
+    /// Workers; a CLB has its dispatchers besides. None: 2 for a CLB, 1 for the others.
     pub workers: Option<u16>,
+    /// Dispatchers of a CLB, each of which receives and hands over to every worker. None: 1. With 0, a single worker
+    /// receives by itself and runs to completion. Other roles have none.
+    pub dispatchers: Option<u16>,
     /// Connections in a worker's flow table.
     #[serde(default = "flow_capacity")]
     pub flow_capacity: usize,
@@ -84,11 +87,15 @@ pub(crate) fn problem(path: &str, expected: &str, found: impl ToString) -> Confi
     ConfigError { problems: vec![Problem { path: path.into(), expected: expected.into(), found: found.to_string() }] }
 }
 
+/// Dispatchers of a CLB: more than the queues of most devices.
+const MOST_DISPATCHERS: u16 = 16;
+
 /// Checked parts of a configuration.
 pub(crate) struct Checked {
     pub(crate) role: Role,
     pub(crate) boot_id: [u8; 16],
     pub(crate) workers: u16,
+    pub(crate) dispatchers: u16,
 }
 
 impl Config {
@@ -106,6 +113,15 @@ impl Config {
         if workers == 0 || workers > most {
             return Err(problem("workers", &format!("1 to {most} for the role {}", role.name()), workers));
         }
+        let dispatchers = self.dispatchers.unwrap_or(u16::from(role == Role::Clb));
+        let most = if role == Role::Clb { MOST_DISPATCHERS } else { 0 };
+        if dispatchers > most {
+            return Err(problem("dispatchers", &format!("0 to {most} for the role {}", role.name()), dispatchers));
+        }
+        if role == Role::Clb && dispatchers == 0 && workers > 1 {
+            // Requests and replies of a connection come in different tunnels, which a device spreads as it likes.
+            return Err(problem("dispatchers", "at least 1 for more than one worker", dispatchers));
+        }
         // It begins the names of the taps.
         if !(1..=64).contains(&self.name.len()) || self.name.contains(['/', '\0']) {
             return Err(problem("name", "1 to 64 bytes without a slash", &self.name));
@@ -116,15 +132,15 @@ impl Config {
         if !(1..=1 << 16).contains(&self.ring_capacity) {
             return Err(problem("ring_capacity", "1 to 65536", self.ring_capacity));
         }
-        if !(1..=1 << 28).contains(&self.flow_capacity) {
-            return Err(problem("flow_capacity", "1 to 2^28", self.flow_capacity));
+        if !(1..=1 << 30).contains(&self.flow_capacity) {
+            return Err(problem("flow_capacity", "1 to 2^30", self.flow_capacity));
         }
         for (at, port) in self.ports.iter().enumerate() {
             if self.ports[..at].iter().any(|other| other.index == port.index) {
                 return Err(problem(&format!("ports[{at}].index"), "a number used once", port.index));
             }
         }
-        Ok(Checked { role, boot_id: boot_id(&self.boot_id)?, workers })
+        Ok(Checked { role, boot_id: boot_id(&self.boot_id)?, workers, dispatchers })
     }
 }
 

@@ -16,8 +16,14 @@ pub struct Way {
     empty: Consumer<Frame>,
 }
 
-/// The worker's ends.
+/// The worker's ends, of the way from each dispatcher.
 pub struct Inbox {
+    ends: Vec<Ends>,
+    /// Whose turn it is to be emptied first.
+    next: usize,
+}
+
+struct Ends {
     full: Consumer<Frame>,
     empty: Producer<Frame>,
 }
@@ -29,7 +35,7 @@ pub fn way(capacity: usize) -> (Way, Inbox) {
     // Buffers in use: the ring's and one batch at either end. So the way back never overflows (and if it did, the
     // buffer would be freed and made anew).
     let (outbox, back) = ring(capacity + 2 * BATCH);
-    (Way { full: there, empty: back }, Inbox { full: inbox, empty: outbox })
+    (Way { full: there, empty: back }, Inbox { ends: vec![Ends { full: inbox, empty: outbox }], next: 0 })
 }
 
 impl Way {
@@ -50,21 +56,31 @@ impl Way {
 }
 
 impl Inbox {
+    /// Many ways to one worker, each a dispatcher's own.
+    pub(crate) fn join(inboxes: impl IntoIterator<Item = Self>) -> Self {
+        Self { ends: inboxes.into_iter().flat_map(|inbox| inbox.ends).collect(), next: 0 }
+    }
+
     /// Move waiting frames into the front of `frames`, whose buffers go back; how many.
     pub fn take(&mut self, frames: &mut [Frame]) -> usize {
         let mut filled = 0;
-        while filled < frames.len() {
-            let Some(frame) = self.full.pop() else { break };
-            let _ = self.empty.push(std::mem::replace(&mut frames[filled], frame));
-            filled += 1;
+        let count = self.ends.len();
+        for turn in 0..count {
+            let ends = &mut self.ends[(self.next + turn) % count];
+            while filled < frames.len() {
+                let Some(frame) = ends.full.pop() else { break };
+                let _ = ends.empty.push(std::mem::replace(&mut frames[filled], frame));
+                filled += 1;
+            }
         }
+        self.next = self.next.wrapping_add(1) % count.max(1);
         filled
     }
 
     /// Whether no frame waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.full.is_empty()
+        self.ends.iter().all(|ends| ends.full.is_empty())
     }
 }
 
@@ -141,7 +157,7 @@ mod tests {
     fn a_full_ring_costs_no_buffer() {
         let (mut way, mut inbox) = way(1);
         assert!(way.hand_over(&mut Frame::with_capacity(200)));
-        assert!(inbox.empty.push(Frame::with_capacity(300)).is_ok());
+        assert!(inbox.ends[0].empty.push(Frame::with_capacity(300)).is_ok());
         let mut frame = Frame::with_capacity(400);
         assert!(frame.load(3, 9, &[1, 2, 3]));
         assert!(!way.hand_over(&mut frame));

@@ -59,7 +59,7 @@ impl Inline {
     /// hash spreads both directions.
     pub fn new(config: &Config, pid: u32, created_ns: Nanos) -> Result<Self, NodeError> {
         let workers = config.workers.unwrap_or(1);
-        let one = Config { workers: Some(1), ..config.clone() };
+        let one = Config { workers: Some(1), dispatchers: None, ..config.clone() };
         let checked = one.check()?;
         let role = checked.role;
         if workers == 0 || workers > 64 {
@@ -86,7 +86,13 @@ impl Inline {
             Ok(tap)
         };
         let dispatcher_tap = if role == Role::Clb { Some(tap(DISPATCHER)?) } else { None };
-        let options = Options { flow_capacity: config.flow_capacity, seed: config.seed, workers, ..Options::default() };
+        let options = Options {
+            flow_capacity: config.flow_capacity,
+            seed: config.seed,
+            workers,
+            first_worker: first,
+            ..Options::default()
+        };
         let mut ways = Vec::new();
         let mut lanes = Vec::new();
         for worker in first..first + workers {

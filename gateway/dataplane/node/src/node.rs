@@ -3,12 +3,11 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tgw_contract::Role;
 use tgw_device::af_xdp::Hosts;
 use tgw_device::{Device, DeviceError};
 use tgw_forward::{pipeline, ConfigError, Dispatcher, Meters, Options, Pipeline, ServerHealth, Tables};
@@ -17,13 +16,13 @@ use tgw_tap::{Counters, Header, TapError, Writer};
 use crate::clock;
 use crate::config::{Checked, Config};
 use crate::control::{Alarm, Bell, Control};
-use crate::dispatch::{way, Dispatch};
+use crate::dispatch::{way, Dispatch, Inbox, Way};
 use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::lane::Lane;
 use crate::open::{self, PortDevice};
 use crate::residence::Residence;
-use crate::worker::{DispatchLoop, Ports, RingLoop, RunToCompletion, DISPATCHER};
+use crate::worker::{DispatchLoop, Ports, RingLoop, RunToCompletion};
 
 /// The devices of one thread, in the order of [`Node::taps`]: one set for each.
 pub type DeviceSet = Vec<Box<dyn Device>>;
@@ -154,7 +153,7 @@ impl Node {
         })
     }
 
-    /// How many taps (and threads) this node has: its workers, and the dispatcher of a CLB, which comes first.
+    /// How many taps (and threads) this node has: its workers, and the dispatchers of a CLB, which come first.
     #[must_use]
     pub fn taps(&self) -> usize {
         taps(&self.checked)
@@ -165,7 +164,7 @@ impl Node {
         if self.started {
             return Err(ALREADY);
         }
-        let opened = open::open(&self.config.ports, self.checked.role, self.taps())?;
+        let opened = open::open(&self.config.ports, usize::from(self.checked.dispatchers), self.taps())?;
         (self.devices, self.hosts) = (opened.ports, opened.hosts);
         if let Some(tables) = self.control.tables() {
             self.tell_hosts(&tables)?;
@@ -180,6 +179,7 @@ impl Node {
             flow_capacity: self.config.flow_capacity,
             seed: self.config.seed,
             workers: self.checked.workers,
+            first_worker: self.checked.dispatchers,
             ..Options::default()
         };
         self.start_on(sets, &move |worker| pipeline(role, worker, &options))
@@ -196,7 +196,7 @@ impl Node {
         self.started = true;
         let sets: Vec<Ports> = sets.into_iter().map(Ports::new).collect();
         let result =
-            if self.checked.role == Role::Clb { self.start_clb(sets, make) } else { self.start_workers(sets, make) };
+            if self.checked.dispatchers > 0 { self.start_clb(sets, make) } else { self.start_workers(sets, make) };
         if result.is_err() {
             self.stop();
         }
@@ -304,19 +304,22 @@ impl Node {
     }
 
     fn start_clb(&mut self, sets: Vec<Ports>, make: &MakePipeline) -> Result<(), NodeError> {
-        let ended = Arc::new(AtomicBool::new(false));
-        let mut ways = Vec::new();
+        let dispatchers = usize::from(self.checked.dispatchers);
+        let running = Arc::new(AtomicUsize::new(dispatchers));
+        // By dispatcher, its ways to the workers.
+        let mut ways: Vec<Vec<Way>> = (0..dispatchers).map(|_| Vec::new()).collect();
         let mut bells = Vec::new();
-        let mut dispatcher_ports = None;
-        let dispatcher_tap = self.tap(DISPATCHER)?;
-        for (slot, ports) in sets.into_iter().enumerate() {
-            if slot == usize::from(DISPATCHER) {
-                dispatcher_ports = Some(ports);
-                continue;
-            }
-            let (way, inbox) = way(self.config.ring_capacity);
+        let mut sets = sets.into_iter();
+        let fronts: Vec<Ports> = sets.by_ref().take(dispatchers).collect();
+        let taps = (0..self.checked.dispatchers).map(|number| self.tap(number)).collect::<Result<Vec<_>, _>>()?;
+        for (slot, ports) in (dispatchers..).zip(sets) {
+            let inboxes = ways.iter_mut().map(|ways| {
+                let (way, inbox) = way(self.config.ring_capacity);
+                ways.push(way);
+                inbox
+            });
+            let inbox = Inbox::join(inboxes);
             let bell = Arc::new(Bell::default());
-            ways.push(way);
             bells.push(Arc::clone(&bell));
             self.alarms.push(Alarm::Bell(Arc::clone(&bell)));
             let worker = RingLoop {
@@ -325,16 +328,19 @@ impl Node {
                 ports,
                 bell,
                 control: Arc::clone(&self.control),
-                dispatcher_ended: Arc::clone(&ended),
+                dispatchers_running: Arc::clone(&running),
             };
             self.spawn(slot, move || worker.run())?;
         }
-        let ports = dispatcher_ports.ok_or(NodeError::State("expected a set of devices for the dispatcher"))?;
-        let poller = ports.poller().map_err(NodeError::System)?;
-        self.alarms.push(Alarm::Poller(poller.waker()));
-        let dispatch = Dispatch::new(Dispatcher::default(), dispatcher_tap, ways);
-        let dispatcher = DispatchLoop { dispatch, ports, poller, bells, control: Arc::clone(&self.control), ended };
-        self.spawn(usize::from(DISPATCHER), move || dispatcher.run())
+        for (number, ((ports, tap), ways)) in (0..).zip(fronts.into_iter().zip(taps).zip(ways)) {
+            let poller = ports.poller().map_err(NodeError::System)?;
+            self.alarms.push(Alarm::Poller(poller.waker()));
+            let dispatch = Dispatch::new(Dispatcher::default(), tap, ways);
+            let (bells, control, running) = (bells.clone(), Arc::clone(&self.control), Arc::clone(&running));
+            let dispatcher = DispatchLoop { number, dispatch, ports, poller, bells, control, running };
+            self.spawn(usize::from(number), move || dispatcher.run())?;
+        }
+        Ok(())
     }
 
     fn spawn(&mut self, slot: usize, run: impl FnOnce() + Send + 'static) -> Result<(), NodeError> {
@@ -395,7 +401,7 @@ impl Drop for Node {
 }
 
 fn taps(checked: &Checked) -> usize {
-    usize::from(checked.workers) + usize::from(checked.role == Role::Clb)
+    usize::from(checked.workers) + usize::from(checked.dispatchers)
 }
 
 pub(crate) fn tap_in(directory: Option<&Path>, header: Header) -> Result<Writer, TapError> {

@@ -3,14 +3,12 @@
 use std::fmt;
 use std::io;
 
-use tgw_contract::Role;
 use tgw_device::af_packet::Receive;
 use tgw_device::af_xdp::{self, Facts, Hosts, Options};
 use tgw_device::{AfPacket, AfXdp, DeviceError};
 
 use crate::config::{Kind, Port};
 use crate::node::DeviceSet;
-use crate::worker::DISPATCHER;
 
 /// What a port was opened as.
 #[derive(Clone, Debug)]
@@ -63,16 +61,16 @@ pub(crate) struct Devices {
     pub(crate) hosts: Vec<(u16, Hosts)>,
 }
 
-/// Open the ports for `taps` threads: the workers and, of a CLB, the dispatcher before them.
-pub(crate) fn open(ports: &[Port], role: Role, taps: usize) -> Result<Devices, DeviceError> {
+/// Open the ports for `taps` threads: the workers and, of a CLB, the dispatchers before them, which receive for them.
+pub(crate) fn open(ports: &[Port], dispatchers: usize, taps: usize) -> Result<Devices, DeviceError> {
     let mut devices = Devices { sets: (0..taps).map(|_| Vec::new()).collect(), ports: Vec::new(), hosts: Vec::new() };
     for port in ports {
         let opened = match port.kind {
-            Kind::AfPacket => devices.open_packet(port, role, None)?,
-            Kind::AfXdp => devices.open_xdp(port, role)?,
-            Kind::Auto => match devices.open_xdp(port, role) {
+            Kind::AfPacket => devices.open_packet(port, dispatchers, None)?,
+            Kind::AfXdp => devices.open_xdp(port, dispatchers)?,
+            Kind::Auto => match devices.open_xdp(port, dispatchers) {
                 Ok(opened) => opened,
-                Err(error) => devices.open_packet(port, role, Some(error.to_string()))?,
+                Err(error) => devices.open_packet(port, dispatchers, Some(error.to_string()))?,
             },
         };
         devices.ports.push(opened);
@@ -81,13 +79,17 @@ pub(crate) fn open(ports: &[Port], role: Role, taps: usize) -> Result<Devices, D
 }
 
 impl Devices {
-    fn open_packet(&mut self, port: &Port, role: Role, reason: Option<String>) -> Result<PortDevice, DeviceError> {
-        let single = self.sets.len() == 1;
+    fn open_packet(
+        &mut self,
+        port: &Port,
+        dispatchers: usize,
+        reason: Option<String>,
+    ) -> Result<PortDevice, DeviceError> {
+        let receivers = if dispatchers > 0 { dispatchers } else { self.sets.len() };
         for (slot, set) in self.sets.iter_mut().enumerate() {
-            let receive = match role {
-                Role::Clb if slot != usize::from(DISPATCHER) => Receive::Nothing,
-                Role::Clb => Receive::All,
-                _ if single => Receive::All,
+            let receive = match slot {
+                _ if slot >= receivers => Receive::Nothing,
+                _ if receivers == 1 => Receive::All,
                 // Groups are numbered within the network namespace: the process id keeps two nodes in one apart.
                 _ => Receive::Shared { group: (std::process::id() as u16).wrapping_mul(31).wrapping_add(port.index) },
             };
@@ -97,15 +99,16 @@ impl Devices {
     }
 
     /// Nothing is kept when it fails.
-    fn open_xdp(&mut self, port: &Port, role: Role) -> Result<PortDevice, DeviceError> {
-        let workers = self.sets.len() - usize::from(role == Role::Clb);
+    fn open_xdp(&mut self, port: &Port, dispatchers: usize) -> Result<PortDevice, DeviceError> {
+        let workers = self.sets.len() - dispatchers;
+        let receivers = if dispatchers > 0 { dispatchers } else { workers };
         let queues = af_xdp::receive_queues(&port.interface)? as usize;
-        if role != Role::Clb && queues < workers {
-            // A queue has one socket: the workers beyond would get nothing.
-            let source = io::Error::other(format!("{queues} queue(s) for {workers} workers"));
+        if queues < receivers {
+            // A queue has one socket: those beyond would get nothing.
+            let source = io::Error::other(format!("{queues} queue(s) for {receivers} workers"));
             return Err(DeviceError { name: port.interface.clone(), doing: "share it between the workers", source });
         }
-        let senders = if role == Role::Clb { workers as u32 } else { 0 };
+        let senders = if dispatchers > 0 { workers as u32 } else { 0 };
         let opened = AfXdp::open_all(port.index, &port.interface, senders, &Options::default())?;
         let Some(first) = opened.receivers.first() else {
             let source = io::ErrorKind::NotFound.into();
@@ -117,24 +120,19 @@ impl Devices {
         for _ in 0..packet_senders {
             others.push(AfPacket::open(port.index, &port.interface, Receive::Nothing)?);
         }
-        if role == Role::Clb {
-            let first = usize::from(DISPATCHER) + 1;
-            let mut slots = self.sets.iter_mut().skip(first);
+        if dispatchers > 0 {
+            let mut slots = self.sets.iter_mut().skip(dispatchers);
             for (sender, set) in opened.senders.into_iter().zip(slots.by_ref()) {
                 set.push(Box::new(sender));
             }
             for (sender, set) in others.into_iter().zip(slots) {
                 set.push(Box::new(sender));
             }
-            if let Some(set) = self.sets.get_mut(usize::from(DISPATCHER)) {
-                set.extend(opened.receivers.into_iter().map(|receiver| Box::new(receiver) as _));
-            }
-        } else {
-            // More queues than workers: each has several, and sends by its first.
-            for (queue, receiver) in opened.receivers.into_iter().enumerate() {
-                if let Some(set) = self.sets.get_mut(queue % workers) {
-                    set.push(Box::new(receiver));
-                }
+        }
+        // More queues than receive: each has several, and a worker sends by its first.
+        for (queue, receiver) in opened.receivers.into_iter().enumerate() {
+            if let Some(set) = self.sets.get_mut(queue % receivers) {
+                set.push(Box::new(receiver));
             }
         }
         self.hosts.push((port.index, hosts));

@@ -1,6 +1,6 @@
 //! The loops of the three kinds of thread.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::dispatch::{Dispatch, Inbox};
 use crate::engine::Outlet;
 use crate::lane::Lane;
 
-/// The dispatcher's tap is the first one of a CLB.
+/// The tap of the first dispatcher is the first one of a CLB that has any.
 pub(crate) const DISPATCHER: u16 = 0;
 /// The longest sleep: the heart must beat at least every 100 ms.
 const SLEEP: Duration = Duration::from_millis(75);
@@ -23,7 +23,7 @@ const SLEEP: Duration = Duration::from_millis(75);
 const ASK: Duration = Duration::from_millis(1);
 /// How often a stuck worker looks whether it still is.
 const STUCK: Duration = Duration::from_millis(20);
-/// How long a worker waits for the dispatcher to end.
+/// How long a worker waits for the dispatchers to end.
 const LAST_FRAMES: Duration = Duration::from_secs(1);
 
 /// The devices of one thread.
@@ -108,12 +108,15 @@ impl RunToCompletion {
 
 /// Receive and hand over: the dispatcher of a CLB.
 pub(crate) struct DispatchLoop {
+    /// Number of its tap.
+    pub(crate) number: u16,
     pub(crate) dispatch: Dispatch,
     pub(crate) ports: Ports,
     pub(crate) poller: Poller,
     pub(crate) bells: Vec<Arc<Bell>>,
     pub(crate) control: Arc<Control>,
-    pub(crate) ended: Arc<AtomicBool>,
+    /// Dispatchers that have not ended yet.
+    pub(crate) running: Arc<AtomicUsize>,
 }
 
 impl DispatchLoop {
@@ -124,15 +127,15 @@ impl DispatchLoop {
         while !self.control.stopping() {
             if stuck {
                 std::thread::sleep(STUCK);
-                stuck = Lane::is_stuck(&self.control.faults(), DISPATCHER);
+                stuck = Lane::is_stuck(&self.control.faults(), self.number);
                 continue;
             }
             if let Some(orders) = self.control.news(&mut seen) {
                 if let Some(tables) = orders.tables {
                     self.dispatch.set_tables(tables);
                 }
-                stuck = Lane::is_stuck(&orders.faults, DISPATCHER);
-                self.control.took(usize::from(DISPATCHER), seen);
+                stuck = Lane::is_stuck(&orders.faults, self.number);
+                self.control.took(usize::from(self.number), seen);
             }
             if self.dispatch.turn(clock::now()) {
                 let lost = self.ports.take_lost();
@@ -151,7 +154,7 @@ impl DispatchLoop {
         }
         self.dispatch.tap.close(clock::now());
         // Release: the worker that sees this finds every frame that was handed over in its ring.
-        self.ended.store(true, Ordering::Release);
+        self.running.fetch_sub(1, Ordering::Release);
         for bell in &self.bells {
             bell.wake();
         }
@@ -165,7 +168,7 @@ pub(crate) struct RingLoop {
     pub(crate) ports: Ports,
     pub(crate) bell: Arc<Bell>,
     pub(crate) control: Arc<Control>,
-    pub(crate) dispatcher_ended: Arc<AtomicBool>,
+    pub(crate) dispatchers_running: Arc<AtomicUsize>,
 }
 
 impl RingLoop {
@@ -189,13 +192,13 @@ impl RingLoop {
                 self.bell.sleep(self.lane.rest(SLEEP), || !inbox.is_empty() || control.stopping());
             }
         }
-        self.wait_for_dispatcher();
+        self.wait_for_dispatchers();
         self.lane.end(Some(&mut self.inbox), &mut frames, clock::now());
     }
 
-    fn wait_for_dispatcher(&self) {
+    fn wait_for_dispatchers(&self) {
         let mut waited = Duration::ZERO;
-        while !self.dispatcher_ended.load(Ordering::Acquire) && waited < LAST_FRAMES {
+        while self.dispatchers_running.load(Ordering::Acquire) > 0 && waited < LAST_FRAMES {
             std::thread::park_timeout(STUCK);
             waited += STUCK;
         }

@@ -78,13 +78,25 @@ fn config(role: Role, directory: &Path, workers: u16, ring: usize) -> Config {
 
 fn bench(role: Role, workers: u16, ring: usize) -> Bench {
     let directory = tempfile::tempdir().unwrap();
-    let mut node = Node::new(config(role, directory.path(), workers, ring)).unwrap();
+    let config = config(role, directory.path(), workers, ring);
+    bench_with(config, directory, &[]).0
+}
+
+/// The node, and the wires of as many more dispatchers as `more` has.
+fn bench_with(config: Config, directory: tempfile::TempDir, more: &[()]) -> (Bench, Vec<Wire>) {
+    let mut node = Node::new(config).unwrap();
     let (device, wire) = Memory::new(0, 100_000);
     let mut sets: Vec<DeviceSet> = vec![vec![Box::new(device)]];
+    let mut wires = Vec::new();
+    for () in more {
+        let (device, wire) = Memory::new(0, 100_000);
+        sets.push(vec![Box::new(device)]);
+        wires.push(wire);
+    }
     // The workers of a CLB send by themselves: here onto the same wire.
-    sets.extend((1..node.taps()).map(|_| vec![Box::new(wire.sender(0)) as Box<dyn tgw_device::Device>]));
+    sets.extend((sets.len()..node.taps()).map(|_| vec![Box::new(wire.sender(0)) as Box<dyn tgw_device::Device>]));
     node.start_on(sets, &|_| Box::new(Plain)).unwrap();
-    Bench { node, wire, _directory: directory }
+    (Bench { node, wire, _directory: directory }, wires)
 }
 
 impl Bench {
@@ -256,6 +268,44 @@ fn each_flow_keeps_its_order_through_dispatcher_and_workers() {
 }
 
 #[test]
+fn each_of_many_dispatchers_reaches_every_worker() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = Config { dispatchers: Some(3), ..config(Role::Clb, directory.path(), 2, 4096) };
+    let (mut bench, others) = bench_with(config, directory, &[(), ()]);
+    assert_eq!(bench.node.taps(), 5);
+    bench.node.apply(&tables(Role::Clb, 1)).unwrap();
+    for number in 0..100 {
+        for flow in 0..16 {
+            for wire in [&bench.wire, &others[0], &others[1]] {
+                wire.put(&tunnelled(flow, number));
+            }
+        }
+    }
+    until("4800 frames", || bench.count(3, Counter::FramesIn) + bench.count(4, Counter::FramesIn) == 4800);
+    bench.node.stop();
+    bench.balance();
+    assert!((0..3).all(|number| bench.count(number, Counter::HandedOver) == 1600));
+    assert!(bench.count(3, Counter::FramesIn) > 0 && bench.count(4, Counter::FramesIn) > 0, "both workers work");
+    assert_eq!(bench.wire.take().len(), 4800);
+}
+
+#[test]
+fn without_a_dispatcher_an_ld_runs_to_completion() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = Config { dispatchers: Some(0), ..config(Role::Clb, directory.path(), 1, 64) };
+    let (mut bench, _) = bench_with(config, directory, &[]);
+    assert_eq!(bench.node.taps(), 1);
+    bench.node.apply(&tables(Role::Clb, 1)).unwrap();
+    (0..100).for_each(|number| {
+        bench.wire.put(&tunnelled(1, number));
+    });
+    until("100 frames", || bench.count(0, Counter::FramesIn) == 100);
+    bench.node.stop();
+    bench.balance();
+    assert_eq!((bench.wire.take().len(), bench.count(0, Counter::HandedOver)), (100, 0));
+}
+
+#[test]
 fn a_ring_whose_worker_is_stuck_is_ring_full() {
     let mut bench = bench(Role::Clb, 1, 8);
     bench.node.apply(&tables(Role::Clb, 1)).unwrap();
@@ -351,6 +401,10 @@ fn a_configuration_that_cannot_work_names_the_place() {
     assert_eq!(problem(Config { tap_capacity: 1000, ..good() }), "tap_capacity");
     assert_eq!(problem(config(Role::Vswitch, directory.path(), 2, 64)), "workers");
     assert_eq!(problem(config(Role::Eip, directory.path(), 0, 64)), "workers");
+    let clb = |dispatchers, workers| Config { dispatchers, ..config(Role::Clb, directory.path(), workers, 64) };
+    assert_eq!(problem(clb(Some(0), 2)), "dispatchers");
+    assert_eq!(problem(clb(Some(17), 2)), "dispatchers");
+    assert_eq!(problem(Config { dispatchers: Some(1), ..good() }), "dispatchers");
     let twice = r#"{"name": "n", "role": "eip", "boot_id": "00112233445566778899aabbccddeeff",
         "ports": [{"index": 1, "interface": "a"}, {"index": 1, "interface": "b"}]}"#;
     assert_eq!(problem(Config::from_json(twice).unwrap()), "ports[1].index");

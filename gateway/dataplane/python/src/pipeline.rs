@@ -53,6 +53,7 @@ impl Pipeline {
             tap_dir,
             tap_capacity,
             workers: Some(workers),
+            dispatchers: None,
             flow_capacity,
             ring_capacity: 1024,
             seed,
