@@ -67,6 +67,8 @@ def start(
         "boot_id": "0" * 32,
         "flow_capacity": FLOW_CAPACITY,
         "workers": 1,
+        # On one core a dispatcher would only take turns with its worker.
+        "dispatchers": 0,
         "ports": [{"index": p["index"], "interface": p["interface"], "kind": device} for p in document["ports"]],
     }
     stem = network.directory / f"{network.prefix}{name}"

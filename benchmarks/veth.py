@@ -22,7 +22,7 @@ METHOD = {
     "not the interface's). Counted at the far interface. Each contestant first meets a sweep of offered "
     "loads; the load at which most comes out, and its neighbours, are repeated in alternation with the "
     "others; the figure is the median at the best of these",
-    "tgw": "an LD (dispatcher and one worker, both on the balancer's core): GRE in with the datagram inside, "
+    "tgw": "an LD (one worker that runs to completion, without a dispatcher): GRE in with the datagram inside, "
     "flow table, GRE out to one of 4 hosts. Frames are 24 bytes longer than nftables' when they come in "
     "and 28 when they leave",
     "nftables": "DNAT to jhash of source address and port mod 4, with connection tracking: no tunnel, nothing to "

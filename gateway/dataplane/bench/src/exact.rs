@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{json, Value};
 use tgw_contract::{Counter, DropReason, Role};
 use tgw_node::{Config, Inline};
+use tgw_wire::checksum::Sum;
 
 use crate::random::Random;
 use crate::support::{plans, seeds::seeds, Plan, EDGE_MAC, MAC, NOW};
@@ -50,38 +51,48 @@ impl Account {
 /// Send about `frames` frames through nodes of all roles; `progress` hears how many went in.
 pub(crate) fn run(frames: u64, mut progress: impl FnMut(u64)) -> Result<Account, Failure> {
     let plans = plans();
-    let share = frames.div_ceil((plans.len() * Role::ALL.len()) as u64);
+    let kinds: Vec<Kind> = plans.iter().enumerate().flat_map(|(number, plan)| kinds(number, plan)).collect();
+    let share = frames.div_ceil(kinds.len() as u64);
     let mut account = Account::default();
     let mut random = Random::new(0xACC0);
-    for role in Role::ALL {
-        for plan in &plans {
-            node(role, plan, share, &mut random, &mut account)?;
-            progress(account.frames_in);
-        }
+    for kind in &kinds {
+        node(kind, share, &mut random, &mut account)?;
+        progress(account.frames_in);
     }
     Ok(account)
 }
 
-fn make(role: Role, plan: &Plan) -> Result<Inline, Failure> {
+/// A kind of node: its role, its region and its tables.
+struct Kind<'a> {
+    role: Role,
+    plan: &'a Plan,
+    tables: Value,
+}
+
+/// All that one region has; its LDs plain and with what listeners may ask for, guarded, and balanced.
+fn kinds(number: usize, plan: &Plan) -> Vec<Kind<'_>> {
+    let (extra, vswitch) = plan.with_extras(number);
+    let clbs = [extra, plan.clb_tables(), plan.guarded_tables(), plan.balanced_clb_tables()];
+    let mut tables = vec![(Role::Eip, plan.eip_tables()), (Role::Vswitch, vswitch)];
+    tables.extend(clbs.map(|tables| (Role::Clb, tables)));
+    tables.into_iter().map(|(role, tables)| Kind { role, plan, tables }).collect()
+}
+
+fn make(Kind { role, tables, .. }: &Kind<'_>) -> Result<Inline, Failure> {
     let config = json!({"name": "exact", "role": role.name(), "boot_id": "0".repeat(32), "tap_capacity": 1024,
                         "workers": 2, "flow_capacity": 1024});
     let mut node = Inline::new(&Config::from_json(&config.to_string())?, std::process::id(), NOW)?;
-    let tables = match role {
-        Role::Eip => plan.eip_tables(),
-        Role::Clb => plan.clb_tables(),
-        Role::Vswitch => plan.vswitch_tables(),
-    };
     node.apply(&tables.to_string())?;
     Ok(node)
 }
 
-fn node(role: Role, plan: &Plan, share: u64, random: &mut Random, account: &mut Account) -> Result<(), Failure> {
-    let mut node = make(role, plan)?;
-    let seeds = seeds(plan);
+fn node(kind: &Kind<'_>, share: u64, random: &mut Random, account: &mut Account) -> Result<(), Failure> {
+    let mut node = make(kind)?;
+    let seeds = seeds(kind.plan);
     let mut taken = Vec::new();
     for (port, bytes) in &seeds {
         // Another node each time: what one frame leaves behind does not decide about the next.
-        if !make(role, plan)?.process([(*port, bytes.as_slice())], NOW).is_empty() {
+        if !make(kind)?.process([(*port, bytes.as_slice())], NOW).is_empty() {
             taken.push((*port, bytes.clone()));
         }
     }
@@ -100,7 +111,10 @@ fn node(role: Role, plan: &Plan, share: u64, random: &mut Random, account: &mut 
         account.frames_out += out.len() as u64;
         left -= count as u64;
         now += TICK;
+        // Heartbeats, sweeps, and what a node sends of its own accord.
+        node.beat(now);
     }
+    account.frames_out += node.process([], now).len() as u64;
     for worker in node.counters() {
         // What a node says of its own accord came out, but never went in.
         account.frames_out -= worker.counters.get(Counter::Generated);
@@ -138,7 +152,20 @@ fn generate(random: &mut Random, seeds: &[(u16, Vec<u8>)], bytes: &mut Vec<u8>) 
     for _ in 0..spoils {
         spoil(random, bytes);
     }
+    // Behind a wrong checksum nothing else would be looked at.
+    if random.below(2) == 0 {
+        [14, 38, 42].iter().for_each(|at| repair(bytes, *at));
+    }
     *port
+}
+
+/// Make the checksum of the IPv4 header at a place right, if one is there.
+fn repair(bytes: &mut [u8], at: usize) {
+    if let Some(header) = bytes.get_mut(at..at + 20).filter(|header| header[0] == 0x45) {
+        header[10..12].fill(0);
+        let checksum = Sum::new().bytes(header).checksum();
+        header[10..12].copy_from_slice(&checksum.to_be_bytes());
+    }
 }
 
 /// The low byte of port 4000, which the seeds' clients have.

@@ -42,7 +42,7 @@ const VERY_MANY_FLOWS: usize = 100_000_000;
 
 const USAGE: &str = "usage: tgw-bench [--quick] [--frames N] [--case NAME] [--flows N] [--turns N]
   --quick      few flows and short turns: shows that it works, not how fast
-  --frames N   frames of the exact account (default 10000000; 0: no account)
+  --frames N   frames of the exact account (default 100000000; 0: no account)
   --case NAME  only this case, such as clb.request
   --flows N    only this number of flows
   --turns N    turns of each case and its limit (default 61)";
@@ -70,7 +70,7 @@ fn arguments() -> Result<Arguments, Failure> {
             _ => return Err(format!("unknown word {word}\n{USAGE}").into()),
         }
     }
-    let (default_frames, default_turns) = if quick { (20_000, 3) } else { (10_000_000, 61) };
+    let (default_frames, default_turns) = if quick { (200_000, 3) } else { (100_000_000, 61) };
     let frames = frames.unwrap_or(default_frames);
     Ok(Arguments { quick, frames, case, flows, turns: turns.unwrap_or(default_turns) })
 }
