@@ -135,6 +135,12 @@ impl Stage for Clb {
         matches!(fast, Fast::Clb(fast) if fast.read(&self.flows, frame, lane, prefetch))
     }
 
+    fn glance(&self, fast: &Fast, frame: &Frame) {
+        if let Fast::Clb(fast) = fast {
+            fast.glance(&self.flows, frame);
+        }
+    }
+
     fn look_again(&mut self, fast: &Fast, lane: &mut ClbLane) {
         if let Fast::Clb(fast) = fast {
             fast.look_again(&self.flows, lane);

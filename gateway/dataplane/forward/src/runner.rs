@@ -35,6 +35,8 @@ impl Context<'_> {
 pub(crate) trait Stage: Send {
     /// What is known of an ordinary packet on its straight way.
     type Lane: Copy + Default + Send;
+    /// Ask for what a packet that comes alone will need, as long as it is ordinary.
+    fn glance(&self, _: &Fast, _: &Frame) {}
     /// Read an ordinary packet and ask for what its lookups will read; false when it is none, or there is no straight way.
     fn read(&mut self, _: &Fast, _: &Frame, _: &mut Self::Lane, _prefetch: bool) -> bool {
         false
@@ -146,6 +148,9 @@ impl<S: Stage> Runner<S> {
         let Tuning { window, prefetch, straight, .. } = self.tuning;
         let half = window / 2;
         let straight = straight && self.faults.is_empty();
+        if let (true, [alone]) = (straight && prefetch, &*frames) {
+            self.stage.glance(&tables.fast, alone);
+        }
         for step in 0..count + window - 1 {
             if step < count {
                 if prefetch {

@@ -3,7 +3,7 @@
 use tgw_wire::{protocol, tcp};
 
 use super::numbers::Numbers;
-use super::read::{inner, outer};
+use super::read::{glance, inner, outer};
 use super::servers::Servers;
 use super::template::Template;
 use super::Door;
@@ -91,6 +91,20 @@ impl FastClb {
             self.services.prefetch(service(lane.key.dst, lane.key.ports as u16, lane.key.protocol));
         }
         true
+    }
+
+    /// Ask for what a packet that comes alone will need, before anything of it is checked: there is no other packet to
+    /// pass the time with.
+    pub(crate) fn glance(&self, flows: &FlowTable, frame: &Frame) {
+        let Some(seen) = glance(frame.bytes()) else { return };
+        let (client, here, ports) = if seen.outer_dst == self.local {
+            (seen.dst, seen.src, seen.ports.rotate_left(16))
+        } else {
+            (seen.src, seen.dst, seen.ports)
+        };
+        let key = Key { src: client, dst: here, ports, protocol: seen.protocol };
+        flows.narrow.prefetch(flows.narrow.hash(&key));
+        self.services.prefetch(service(here, ports as u16, seen.protocol));
     }
 
     #[inline(always)]

@@ -49,6 +49,23 @@ pub(super) fn be32(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
 
+/// What stands where the addresses and ports of an ordinary tunnelled packet would: nothing of it has been checked.
+pub(super) struct Glance {
+    pub(super) outer_dst: u32,
+    pub(super) src: u32,
+    pub(super) dst: u32,
+    pub(super) ports: u32,
+    pub(super) protocol: u8,
+}
+
+pub(super) fn glance(bytes: &[u8]) -> Option<Glance> {
+    let head = bytes.first_chunk::<{ TUNNEL + PORTS }>()?;
+    let keyed = head[ETHERNET + IPV4] & 0x20 != 0;
+    let ip = head.get(if keyed { TUNNEL } else { TUNNEL - 4 }..)?.first_chunk::<PORTS>()?;
+    let (src, dst, ports) = (be32(ip, 12), be32(ip, 16), be32(ip, 20));
+    Some(Glance { outer_dst: be32(head, 30), src, dst, ports, protocol: ip[9] })
+}
+
 /// Whether an IPv4 header without options has its right checksum.
 #[inline(always)]
 fn is_right(ip: &[u8; IPV4]) -> bool {
