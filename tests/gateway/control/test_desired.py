@@ -120,7 +120,7 @@ def test_lds_are_told_how_a_listener_balances_where_it_is_not_the_default():
     }
     assert "dispatch" not in tcp
     assert (quic["dispatch"], quic["quic_server_id"]) == ("quic", {"offset": 1, "length": 2})
-    assert set(quic) == {"protocol", "port", "backends", "dispatch", "quic_server_id"}
+    assert set(quic) == {"protocol", "port", "client_address", "backends", "dispatch", "quic_server_id"}
 
 
 def test_hosts_get_their_servers_with_the_addresses_of_the_vips_that_use_them():
