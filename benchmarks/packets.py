@@ -22,7 +22,7 @@ FRAME_BYTES, FLOWS = 64, 1 << 16
 SERVERS = 4
 # Waited before each frame [ns]: from as fast as one core sends to what every contestant takes without a loss.
 GAPS = (0, 100, 200, 300, 400, 500, 600, 700, 850, 1000, 1300, 1700, 2300)
-QUICK_GAPS = (0, 700, 1500)
+QUICK_GAPS = (0, 200, 350, 700)
 NOBODY = "02:00:00:00:ff:ff"
 RULES = """
 table ip balancer {{
