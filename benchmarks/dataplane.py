@@ -26,7 +26,7 @@ MANIFEST = ROOT / "gateway" / "dataplane" / "Cargo.toml"
 OUT = ROOT / "out" / "bench" / "dataplane.json"
 PARTS = ("memory", "two_cores", "veth")
 # The order of the document; what else tgw-bench yields comes after.
-ORDER = ("method", "cases", "ablation", "flood", "repeat_one", "exact", "two_cores", "veth")
+ORDER = ("method", "cases", "ablation", "flood", "repeat_one", "capacity", "exact", "two_cores", "veth")
 
 Document = dict[str, Any]
 

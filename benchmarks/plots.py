@@ -163,7 +163,7 @@ def ablation(whole: Document) -> Figure | None:
     bars += [(f"without {name.removesuffix('_ns').replace('_', ' ')}", ns, THEIRS) for name, ns in without.items()]
     if section.get("all_off_ns"):
         bars.append(("all off", float(section["all_off_ns"]), LIMIT))
-    windows = section.get("ns_by_window") or {}
+    windows = dict(sorted((section.get("ns_by_window") or {}).items(), key=lambda item: int(item[0])))
     flows = f" at {_flows(section['flows'])}" if "flows" in section else ""
     with rc_context(BOTH if windows else ACROSS):
         height = 1.3 + 0.42 * len(bars)

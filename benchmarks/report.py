@@ -58,6 +58,9 @@ def commit(root: Path = ROOT) -> Document | None:
     return {"id": head.stdout.strip(), "dirty": bool(changed.stdout.strip())}
 
 
+SINGLE = ("case", "flows", "ns_per_packet", "median_ns", "limit_ns_per_packet", "emptied_ns_per_packet")
+
+
 def tables(whole: Document) -> Iterator[Table]:
     """A table for each section that is there."""
     if whole.get("cases"):
@@ -66,7 +69,9 @@ def tables(whole: Document) -> Iterator[Table]:
         if isinstance(whole.get(key), dict):
             yield figures(title, whole[key])
         elif isinstance(whole.get(key), list) and whole[key]:
-            yield rows(title, whole[key])
+            yield rows(title, whole[key], SINGLE)
+    if whole.get("capacity"):
+        yield figures("Very many connections", whole["capacity"])
     if whole.get("two_cores"):
         yield rows(
             "Dispatcher and worker on a core each",

@@ -164,6 +164,12 @@ fn run(arguments: &Arguments) -> Result<(Value, bool), Failure> {
             .filter(|&&flows| flows <= 1_000_000)
             .flat_map(|flows| [Direction::ClbRequest, Direction::EipRequest].map(|direction| one(direction, flows)))
             .collect::<Result<Value, _>>()?;
+        document["method"]["repeat_one"] = json!(format!(
+            "one packet a call; before each, {}; then the packet is written into its buffer and one call is timed; the cost of \
+             a call without a packet is subtracted. limit: the same for the machine's limit. emptied_: 128 KiB are walked \
+             over besides, before each packet, which empties the first-level cache",
+            single::between()?
+        ));
     }
     let mut exact = true;
     if arguments.frames > 0 {
