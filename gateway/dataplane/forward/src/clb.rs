@@ -310,7 +310,8 @@ fn judge(context: &mut Context<'_>, clb: &ClbTables, vip: u32, frame: &mut Frame
     }
 }
 
-/// Whether a reply may belong to a connection that began out of this worker's sight.
+/// Whether a reply is of a connection that goes on, so that its flow is worth a place. A SYN-ACK that answers no SYN we know
+/// of is not: the client has proved nothing yet.
 fn continues(work: &Work) -> bool {
     match work.packet.kind {
         Kind::Tcp => work.packet.tcp_flags & (tcp::SYN | tcp::RST) == 0,
@@ -327,14 +328,6 @@ fn listener_of<'a>(clb: &'a ClbTables, vip: u32, work: &Work) -> Result<&'a List
         return listener.filter(|_| work.flow.dst == work.packet.tuple.dst).ok_or(DropReason::NoFlow);
     }
     listener.ok_or(DropReason::NoListener)
-}
-
-fn value_of(backend: &Backend) -> u32 {
-    backend.id
-}
-
-fn place_of(listener: &Listener, value: u32) -> Option<usize> {
-    listener.place(value)
 }
 
 impl Clb {
@@ -381,12 +374,13 @@ impl Clb {
         let flags = work.packet.tcp_flags;
         let opening = work.packet.kind == Kind::Tcp && connection::is_opening(flags);
         let found = self.flows.find(work.hash, &work.flow);
-        if let Route::Server(place) = route {
+        if let Route::Server { place, opens } = route {
             // Whose connection it is stands in the packet: no state is needed, and a flow that is known follows.
             if let Some(backend) = listener.backends.get(place).filter(|_| listener.is_up(board, place)) {
-                if let Some(found) = found {
-                    let state = self.flows.state(found);
-                    self.touch(found, state, work, Sender::Client, backend);
+                match found {
+                    Some(found) => self.touch(found, self.flows.state(found), work, Sender::Client, backend),
+                    None if opens => self.open_named(vip, work, backend)?,
+                    None => {}
                 }
                 return Ok(backend);
             }
@@ -394,7 +388,7 @@ impl Clb {
         let mut known = None;
         if let Some(found) = found {
             let state = self.flows.state(found);
-            known = place_of(listener, self.flows.value(found)).filter(|_| !(opening && connection::is_over(state)));
+            known = listener.place(self.flows.value(found)).filter(|_| !(opening && connection::is_over(state)));
             let stays = known.filter(|place| listener.is_up(board, *place));
             if let Some((place, backend)) = stays.and_then(|place| Some((place, listener.backends.get(place)?))) {
                 if !work.is_error() {
@@ -413,6 +407,13 @@ impl Clb {
         }
         let place = self.choose_anew(clb, listener, work, route, known).ok_or(DropReason::NoBackend)?;
         let backend = listener.backends.get(place).ok_or(DropReason::NoBackend)?;
+        if let Some(found) = found.filter(|_| known == Some(place)) {
+            // All are down, and it stays where it was.
+            if !work.is_error() {
+                self.touch(found, self.flows.state(found), work, Sender::Client, backend);
+            }
+            return Ok(backend);
+        }
         // An error makes no flow, and a reset neither: it only ends what another LD may know.
         if work.is_error() || found.is_none() && work.packet.kind == Kind::Tcp && flags & tcp::RST != 0 {
             return Ok(backend);
@@ -440,6 +441,25 @@ impl Clb {
             self.remember(clb, listener, place, work);
         }
         Ok(backend)
+    }
+
+    /// A packet whose id names its server may yet begin a connection, as anyone can write such an id: what newcomers are
+    /// asked holds for it too. Where they are counted it takes a place in the table, so as to be no newcomer again.
+    fn open_named(&mut self, vip: u32, work: &Work, backend: &Backend) -> Result<(), DropReason> {
+        if self.guard.is_blacklisted(work.packet.tuple.src) {
+            return Err(DropReason::Blacklisted);
+        }
+        if !self.guard.counts_newcomers(vip) {
+            return Ok(());
+        }
+        let newcomer = self.guard.newcomer(vip, work.hash);
+        if newcomer != Newcomer::PassAgain && !self.guard.may_open(vip) {
+            return Err(DropReason::FlowLimit);
+        }
+        if newcomer == Newcomer::Enter {
+            let _ = self.enter(None, work, Sender::Client, backend);
+        }
+        Ok(())
     }
 
     /// The place of the real server for what has none that it could stay with. `known`: the one it had, which is down.
@@ -519,14 +539,17 @@ impl Clb {
                 }
                 Ok((listener, backend))
             }
-            // This worker has no state (its LD was restarted, or the requests go to another worker by their QUIC id), but
-            // the tunnel names the server: the connection goes on, and from now on its requests find the server here too.
-            None if continues(work) => {
+            None if work.is_error() => Err(DropReason::NoFlow),
+            // This worker has no state (its LD was restarted, the flood gate let the request pass without, or requests go
+            // to another worker by their QUIC id), but the tunnel names the server: the connection goes on. If there is
+            // room for newcomers, its requests find the server here too from now on.
+            None => {
                 let (_, backend) = listener.sender(&work.outer).ok_or(DropReason::NoFlow)?;
-                let _ = self.enter(None, work, Sender::Server, backend);
+                if continues(work) && self.guard.newcomer(vip, work.hash) == Newcomer::Enter {
+                    let _ = self.enter(None, work, Sender::Server, backend);
+                }
                 Ok((listener, backend))
             }
-            None => Err(DropReason::NoFlow),
         }
     }
 
@@ -540,7 +563,7 @@ impl Clb {
 
     pub(crate) fn touch(&mut self, found: Found, state: u8, work: &Work, from: Sender, backend: &Backend) {
         let state = connection::next(state, work.flow.protocol, work.packet.tcp_flags, from);
-        self.flows.set(found, state, value_of(backend), connection::timeout(state));
+        self.flows.set(found, state, backend.id, connection::timeout(state));
     }
 
     /// Enter a flow, or give the one that was found a new beginning.
@@ -554,9 +577,9 @@ impl Clb {
         let state = connection::next(0, work.flow.protocol, work.packet.tcp_flags, from);
         let timeout = connection::timeout(state);
         match found {
-            Some(found) => self.flows.set(found, state, value_of(backend), timeout),
+            Some(found) => self.flows.set(found, state, backend.id, timeout),
             None => {
-                let entered = self.flows.insert(work.hash, &work.flow, state, value_of(backend), timeout);
+                let entered = self.flows.insert(work.hash, &work.flow, state, backend.id, timeout);
                 entered.map_err(|_| DropReason::ConnTableFull)?;
             }
         }

@@ -109,7 +109,7 @@ fn steer(tables: &Tables, clb: &ClbTables, seen: &Seen, bytes: &[u8]) -> Option<
         }
         Dispatch::Quic(server_id) if is_request && seen.error.is_none() => {
             match quic::route(listener, server_id, bytes.get(seen.payload.clone()).unwrap_or_default()) {
-                Ok(Route::Server(place)) => Some(mix(SEED ^ u64::from(listener.backends.get(place)?.id))),
+                Ok(Route::Server { place, .. }) => Some(mix(SEED ^ u64::from(listener.backends.get(place)?.id))),
                 Ok(Route::Client(id)) => Some(quic::hash(id, SEED)),
                 Ok(Route::Unknown) | Err(_) => None,
             }

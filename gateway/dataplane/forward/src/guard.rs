@@ -139,6 +139,11 @@ impl Guard {
         Ok(())
     }
 
+    /// Whether new flows of this VIP are counted at all.
+    pub(crate) fn counts_newcomers(&self, vip: u32) -> bool {
+        self.posts.get(vip as usize).is_some_and(|post| post.new_flows.is_some() || post.gate.is_some())
+    }
+
     /// Whether one more new flow is within the VIP's limit.
     pub(crate) fn may_open(&mut self, vip: u32) -> bool {
         match self.posts.get_mut(vip as usize) {

@@ -30,7 +30,9 @@ impl<T: Zeroed> Memory<T> {
     /// `len` zeros. Ends the process when there is not that much address space, as any allocation does.
     pub(crate) fn new(len: usize) -> Self {
         let len = len.max(1);
-        let layout = std::alloc::Layout::array::<T>(len).unwrap_or(std::alloc::Layout::new::<T>());
+        let Ok(layout) = std::alloc::Layout::array::<T>(len) else {
+            std::alloc::handle_alloc_error(std::alloc::Layout::new::<T>());
+        };
         // One more huge page, so that the table can begin at the start of one.
         let mapped = layout.size().saturating_add(HUGE_PAGE);
         // SAFETY: a private anonymous mapping at an address of the kernel's choice touches no memory that exists.

@@ -15,8 +15,9 @@ use crate::tables::{Listener, ServerId};
 /// What a connection id says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route<'a> {
-    /// The connection is this real server's, by its place in the listener.
-    Server(usize),
+    /// The connection is this real server's, by its place in the listener. `opens`: the packet is of a kind that also begins
+    /// connections.
+    Server { place: usize, opens: bool },
     /// A client made this id up for a connection that begins.
     Client(&'a [u8]),
     /// Nothing: addresses and ports decide.
@@ -34,18 +35,15 @@ pub(crate) fn route<'a>(
     if !packet.is_long() {
         // An id without room for the server's is none that a server has made.
         let id = server_id.read(datagram.get(1..).unwrap_or_default()).ok_or(DropReason::MalformedQuic)?;
-        return Ok(listener.place(id).map_or(Route::Unknown, Route::Server));
+        return Ok(listener.place(id).map_or(Route::Unknown, |place| Route::Server { place, opens: false }));
     }
-    let kind = packet.kind();
+    let opens = matches!(packet.kind(), Kind::Initial | Kind::ZeroRtt | Kind::Unknown);
     let at = 6..6 + packet.dcid().len();
     let dcid = datagram.get(at).unwrap_or_default();
     if let Some(place) = server_id.read(dcid).and_then(|id| listener.place(id)) {
-        return Ok(Route::Server(place));
+        return Ok(Route::Server { place, opens });
     }
-    match kind {
-        Kind::Initial | Kind::ZeroRtt | Kind::Unknown if !dcid.is_empty() => Ok(Route::Client(dcid)),
-        _ => Ok(Route::Unknown),
-    }
+    Ok(if opens && !dcid.is_empty() { Route::Client(dcid) } else { Route::Unknown })
 }
 
 /// A hash of a connection id under a seed.

@@ -123,7 +123,7 @@ impl Vswitch {
         let port = context.tables.port(server.port).ok_or(DropReason::NoRoute)?;
         if work.packet.len() > usize::from(port.mtu) {
             let ld = Endpoint { address: work.outer.src, encap: context.tables.encap, key: server.key };
-            let back = Back::Tunnel(reply_end(vswitch, vip, ld));
+            let back = Back::Tunnel(reply_end(vswitch, vip, ld, work.packet.tuple.src));
             return Err(self.answers.too_big(context, frame, work, port.mtu.into(), back));
         }
         Ok(deliver(frame, work, port, Some(server.mac))?)
@@ -167,7 +167,7 @@ impl Vswitch {
             self.fragments.remember(&work.packet, value.into());
         }
         let ld = Endpoint { address, encap: context.tables.encap, key: server.key };
-        let to = reply_end(vswitch, vip, ld);
+        let to = reply_end(vswitch, vip, ld, work.packet.tuple.dst);
         let room = room(context.tables, &to);
         if work.packet.len() > room {
             work.outer_dst = to.address;
@@ -225,7 +225,8 @@ impl Vswitch {
     }
 }
 
-/// Where a reply goes: back to the LD, or in direct return straight to the EIP nodes.
-fn reply_end(vswitch: &VswitchTables, vip: &ServerVip, ld: Endpoint) -> Endpoint {
-    vswitch.reply_to.filter(|_| vip.direct).unwrap_or(ld)
+/// Where a reply to `client` goes: back to the LD, or in direct return straight to the EIP nodes. What the LD itself has
+/// asked, as it does in health checks, is always answered to the LD.
+fn reply_end(vswitch: &VswitchTables, vip: &ServerVip, ld: Endpoint, client: u128) -> Endpoint {
+    vswitch.reply_to.filter(|_| vip.direct && client != ld.address).unwrap_or(ld)
 }

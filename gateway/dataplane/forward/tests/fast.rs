@@ -48,7 +48,7 @@ fn packets() -> impl Strategy<Value = Packet> {
     ];
     let changes = prop_oneof![2 => Just(Vec::new()), 3 => prop::collection::vec(change, 1..3)];
     let payload = prop_oneof![8 => 0usize..64, 1 => 1400usize..1700];
-    (0usize..12, 0u8..6, any::<Index>(), payload, changes, prop::bool::weighted(0.8)).prop_map(
+    (0usize..12, 0u8..8, any::<Index>(), payload, changes, prop::bool::weighted(0.8)).prop_map(
         |(kind, client, flags, payload, changes, repair)| Packet { kind, client, flags, payload, changes, repair },
     )
 }
@@ -59,7 +59,12 @@ const FLAGS: [u8; 12] =
 fn realize(p: &Plan, packet: &Packet) -> (u16, Vec<u8>) {
     let payload = vec![0xA5; packet.payload];
     let port = 4000 + u16::from(packet.client);
-    let client = if packet.client == 5 { p.prober } else { p.client };
+    let client = match packet.client {
+        5 => p.prober,
+        6 => "0.0.0.0",
+        7 => p.ld,
+        _ => p.client,
+    };
     let flags = *packet.flags.get(&FLAGS);
     let key = if packet.client == 4 { 78 } else { 77 };
     let tcp = |src, dst| Tcp { payload: &payload, ..Tcp::new(src, dst, flags) }.ip();
@@ -172,6 +177,16 @@ proptest! {
         agree(Role::Clb, &clb_tables(&p), window, &batches)?;
         agree(Role::Eip, &p.eip_tables(), window, &batches)?;
     }
+}
+
+/// What no binding has, least of all the address that marks a free lane.
+#[test]
+fn nobody_is_nobody() {
+    let p = plan(4, 4, "gre");
+    let tcp = |src, dst| Tcp::new(src, dst, ACK).ip();
+    let request = frame_to(EDGE_MAC, &tcp((p.client, 4000), ("0.0.0.0", 80)));
+    let reply = frame(&tunnel(p.ld, p.anycast, "gre", None, &tcp(("0.0.0.0", 80), (p.client, 4000))));
+    assert_eq!(agree(Role::Eip, &p.eip_tables(), 16, &[(NOW, vec![(1, request), (0, reply)])]).unwrap(), 0);
 }
 
 /// Otherwise the test above could agree on nothing.

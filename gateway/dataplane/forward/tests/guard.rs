@@ -202,6 +202,46 @@ fn probes_are_never_learned() {
     assert_eq!(send_at(NOW, &mut *clb, 0, &to_ld(&p, &probe(80))).port(), 0);
 }
 
+/// While the gate is shut connections do without state, in both directions, and take no place by the back door.
+#[test]
+fn a_shut_gate_stops_nobody() {
+    let p = four();
+    let mut clb = node_with(
+        Role::Clb,
+        &p.protected_tables(json!({"flood_gate_per_s": 10})),
+        Options { flow_capacity: 1000, ..Options::default() },
+    );
+    let back = |inner: &[u8]| frame(&tunnel(p.host, p.ld, "gre", Some(77), inner));
+    for n in 0..3000u16 {
+        let source = format!("100.64.{}.{}", n / 256, n % 256);
+        let question = to_ld(&p, &udp((&source, 5), (p.private, 53), b"question", true));
+        assert_eq!(send_at(NOW, &mut *clb, 0, &question).port(), 0);
+    }
+    let entered = clb.counters().created;
+    assert!(entered < 50, "{entered}");
+    for n in 0..3000u16 {
+        let source = format!("100.64.{}.{}", n / 256, n % 256);
+        let answer = back(&udp((p.private, 53), (&source, 5), b"answer", true));
+        assert_eq!(send_at(NOW, &mut *clb, 0, &answer).port(), 0);
+    }
+    let packets = [(true, SYN), (false, SYN | ACK), (true, ACK), (false, ACK), (false, RST | ACK)];
+    for (is_request, flags) in packets {
+        let bytes = if is_request {
+            to_ld(&p, &Tcp::new((p.client, 9), (p.private, 80), flags).ip())
+        } else {
+            back(&Tcp::new((p.private, 80), (p.client, 9), flags).ip())
+        };
+        assert_eq!(send_at(NOW, &mut *clb, 0, &bytes).port(), 0, "{flags:#x}");
+    }
+    // A probe sees what clients see, and its answer comes home with its mark.
+    let probe = Tcp { seq: isn(3), ..Tcp::new((p.prober, 9), (p.private, 80), SYN) };
+    assert_eq!(send_at(NOW, &mut *clb, 0, &to_ld(&p, &probe.ip())).port(), 0);
+    let answer = Tcp { ack: isn(3).wrapping_add(1), ..Tcp::new((p.private, 80), (p.prober, 9), SYN | ACK) };
+    let answer = send_at(NOW, &mut *clb, 0, &back(&answer.ip()));
+    assert_eq!((answer.port(), answer.points.len()), (0, 1));
+    assert_eq!(clb.counters().created, entered);
+}
+
 /// What strikes the innocent in a flood is no evidence against them.
 #[test]
 fn limits_blacklist_nobody() {

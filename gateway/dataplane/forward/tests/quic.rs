@@ -186,6 +186,21 @@ fn the_reply_enters_the_flow_where_later_packets_look_for_it() {
     }
 }
 
+/// Anyone can write a server's id into a first packet: limits hold for it too, and not for what goes on.
+#[test]
+fn a_servers_id_is_no_way_around_a_limit() {
+    let mut ld = Ld::new(encoded());
+    let mut limited = quic_tables(&ld.p, encoded());
+    limited["clb"]["vips"][0]["new_flows_per_s"] = json!(5);
+    ld.clb = node(Role::Clb, &limited);
+    let first = long(Kind::Initial, VERSION_1, &made_by(3, 1));
+    let passed: Vec<_> = (1000..1200).filter(|port| ld.server(*port, &first) == Ok(3)).collect();
+    assert_eq!(passed.len(), 5);
+    assert_eq!(ld.server(1199, &first), Err(DropReason::FlowLimit));
+    assert_eq!(ld.server(passed[0], &first), Ok(3), "it is in");
+    assert!((1000..1200).all(|port| ld.server(port, &short(&made_by(3, 1))) == Ok(3)));
+}
+
 #[test]
 fn negotiation_and_unknown_versions_pass() {
     let mut ld = Ld::new(encoded());

@@ -501,7 +501,6 @@ fn cases(reason: DropReason) -> Cases {
             let about_nothing = unreachable(p.private, p.client, &private_syn(&p));
             let elsewhere = unreachable(p.client, p.private, &Tcp::new(("10.100.0.9", 80), (p.client, 1), ACK).ip());
             vec![
-                (Hop::ClbOut, send(&mut *p.clb(), 0, &reply_to_ld(&p, Some(77), &answer(&p)))),
                 (Hop::ClbOut, send(&mut *p.clb(), 0, &reply_to_ld(&p, Some(78), &strange_key))),
                 (Hop::ClbOut, send(&mut *p.clb(), 0, &reply_to_ld(&p, Some(77), &about_nothing))),
                 (Hop::VswOut, send(&mut *p.vswitch(), 1, &frame_to(EDGE_MAC, &answer(&p)))),

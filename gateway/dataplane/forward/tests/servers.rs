@@ -254,6 +254,25 @@ fn nearly_all_dead_and_all_dead() {
     }
 }
 
+/// A connection that stays because there is nowhere else to go stays as the connection it is.
+#[test]
+fn all_dead_and_connections_as_before() {
+    let mut world = World::new(json!({"health": health()}), &equal(1..=4));
+    let owners: Vec<u32> = (1..=100)
+        .map(|port| {
+            world.port(port, SYN);
+            world.port(port, ACK)
+        })
+        .collect();
+    world.dead = (1..=4).collect();
+    world.run(6 * SECOND);
+    (1..=100).for_each(|port| assert_eq!(world.port(port, ACK), owners[usize::from(port) - 1]));
+    // Longer than one stays that nobody has confirmed.
+    world.now += 40 * SECOND;
+    (0..64).for_each(|_| world.clb.idle(world.now));
+    assert_eq!(world.clb.counters().active, 100);
+}
+
 /// A refusal, or an error that says that nobody is there, takes a server down as silence does.
 #[test]
 fn refusals_and_errors_are_failures() {

@@ -143,6 +143,20 @@ fn replies_in_direct_return_skip_the_ld() {
     }
 }
 
+/// What an LD asks on its own account, as in a health check, is answered to that LD also in direct return.
+#[test]
+fn a_health_check_in_direct_return_is_answered_to_the_ld() {
+    let p = plan(4, 4, "gre");
+    let mut vswitch = node(Role::Vswitch, &direct(&p));
+    for (client, home) in [(p.ld, p.ld), (p.client, p.anycast)] {
+        let check = Tcp::new((client, 61_000), (p.private, 80), SYN).ip();
+        assert_eq!(send(&mut *vswitch, 0, &frame(&tunnel(p.ld, p.host, p.encap, p.key, &check))).port(), 1);
+        let answer = Tcp::new((p.private, 80), (client, 61_000), SYN | ACK).ip();
+        let sent = send(&mut *vswitch, 1, &frame_to(EDGE_MAC, &answer));
+        assert_eq!(untunnel(&sent.frame).1, ip(home));
+    }
+}
+
 /// The fabric's complaint about a direct reply still names what died.
 #[test]
 fn a_lost_direct_reply_is_told() {

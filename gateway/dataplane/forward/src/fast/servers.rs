@@ -12,6 +12,12 @@ pub(super) struct Servers {
     shared: Numbers,
 }
 
+/// Where a lookup begins. Ids in a row never meet; ids in steps of some power of two seldom do.
+#[inline(always)]
+const fn home(id: u32) -> usize {
+    (id ^ id >> 8 ^ id >> 16) as usize
+}
+
 const fn pair(listener: u32, id: u32) -> u64 {
     (listener as u64) << 32 | id as u64
 }
@@ -23,7 +29,7 @@ impl Servers {
         let mut lines = vec![Template::NONE; size];
         let mut shared = Vec::new();
         for item in items {
-            let mut at = item.server_id as usize & (size - 1);
+            let mut at = home(item.server_id) & (size - 1);
             while lines[at].server_id != 0 && lines[at].server_id != item.server_id {
                 at = (at + 1) & (size - 1);
             }
@@ -40,7 +46,7 @@ impl Servers {
     /// Ask for the line that a lookup reads first.
     #[inline]
     pub(super) fn prefetch(&self, id: u32) {
-        if let Some(line) = self.lines.get(id as usize & (self.lines.len() - 1)) {
+        if let Some(line) = self.lines.get(home(id) & (self.lines.len() - 1)) {
             prefetch(line);
         }
     }
@@ -48,7 +54,7 @@ impl Servers {
     /// The real server of this id, if the listener has it, and the record of both.
     #[inline(always)]
     pub(super) fn get(&self, listener: u32, id: u32) -> Option<(&Template, u32)> {
-        let mut at = id as usize & (self.lines.len() - 1);
+        let mut at = home(id) & (self.lines.len() - 1);
         loop {
             let line = self.lines.get(at)?;
             if line.server_id == id {
@@ -70,6 +76,22 @@ impl Servers {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn ids_in_steps_of_a_power_of_two_do_not_pile_up() {
+        for step in 0..22 {
+            let ids = (1..=1000u32).map(|n| n << step);
+            let items: Vec<_> = ids.clone().map(|id| Template::NONE.of_server(id, 0, 0)).collect();
+            let made = Servers::new(&items);
+            let mask = made.lines.len() - 1;
+            let far = |id: u32| {
+                let place = made.lines.iter().position(|line| line.server_id == id).unwrap();
+                place.wrapping_sub(home(id)) & mask
+            };
+            let mean = ids.map(far).sum::<usize>() / 1000;
+            assert!(mean < 8, "{mean} further lines for each lookup of ids in steps of {}", 1u64 << step);
+        }
+    }
 
     proptest! {
         #[test]

@@ -188,11 +188,17 @@ impl Wide {
         if self.fresh == self.entries.len() && self.freed == 0 {
             // Perhaps some of them belong to flows that are over: look at a few, as in `narrow`.
             (0..SEARCHED.min(self.mask + 1)).for_each(|_| self.expire_next());
+            self.expire(first);
+            self.expire(second);
         }
-        let (bucket, lane) = match self.room(first, second) {
-            Some(place) => place,
-            None => self.evict(first, second).ok_or(Full)?,
-        };
+        if self.fresh == self.entries.len() && self.freed == 0 {
+            // A lane is of no use without an entry: then too a half-open flow gives up its own, if one is near.
+            let mask = self.mask;
+            let near = (0..SEARCHED).map(|step| (first + step) & mask);
+            [second].into_iter().chain(near).find_map(|bucket| self.evict(bucket)).ok_or(Full)?;
+        }
+        let room = self.room(first, second).or_else(|| self.evict(first)).or_else(|| self.evict(second));
+        let (bucket, lane) = room.ok_or(Full)?;
         let entry = self.take_entry().ok_or(Full)?;
         let [a, b, c, d, e] = tuple.words();
         if let Some(place) = self.entries.get_mut(entry) {
@@ -259,8 +265,7 @@ impl Wide {
                 self.expire(second);
                 match free(self) {
                     Some(bucket) => bucket,
-                    None if self.fresh < self.entries.len() || self.freed != 0 => self.make_room(first, second)?,
-                    None => return None,
+                    None => self.make_room(first, second)?,
                 }
             }
         };
@@ -295,15 +300,13 @@ impl Wide {
         None
     }
 
-    /// Make room by forgetting a half-open flow in one of two buckets.
-    fn evict(&mut self, first: usize, second: usize) -> Option<(usize, usize)> {
-        for bucket in [first, second] {
-            for lane in 0..LANES {
-                let found = Found { bucket, lane, entry: self.entry_of(bucket, lane) };
-                if self.tag_at(bucket, lane) != 0 && connection::is_evictable(self.state(found)) {
-                    self.remove(found);
-                    return Some((bucket, lane));
-                }
+    /// Make room by forgetting a half-open flow of a bucket.
+    fn evict(&mut self, bucket: usize) -> Option<(usize, usize)> {
+        for lane in 0..LANES {
+            let found = Found { bucket, lane, entry: self.entry_of(bucket, lane) };
+            if self.tag_at(bucket, lane) != 0 && connection::is_evictable(self.state(found)) {
+                self.remove(found);
+                return Some((bucket, lane));
             }
         }
         None
@@ -477,6 +480,18 @@ mod tests {
         other.protocol = 17;
         assert_eq!(table.find(hash, &other), None);
         assert_eq!(table.insert(hash, &tuple(16), 2, 0, 10), Err(Full), "both buckets are full, nothing can move");
+    }
+
+    #[test]
+    fn a_half_open_flow_gives_up_its_entry_too() {
+        let half_open = connection::next(0, 6, 2, connection::Sender::Client);
+        let mut table = Wide::new(1000, 1);
+        for n in 0..5000 {
+            let hash = table.hash(&tuple(n));
+            assert!(table.insert(hash, &tuple(n), half_open, n, 100).is_ok(), "{n}");
+            assert_eq!(value(&mut table, n), Some(n));
+        }
+        assert_eq!(table.counters(), crate::FlowCounters { created: 5000, expired: 4000, active: 1000 });
     }
 
     #[test]
