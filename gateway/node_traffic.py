@@ -77,7 +77,7 @@ def metrics(node: str, native: Native) -> Iterator[Metric]:
     things, drops = summed(native)
     shown = things if len(things) <= MOST_SERIES else {}
     labels = ["node", "vip_id", "protocol", "port", "server_id", "direction"]
-    packets = CounterMetricFamily("tgw_node_traffic_packets", "packets forwarded", labels=labels)
+    packets = CounterMetricFamily("tgw_node_traffic_packets", "packets that the pipeline forwarded", labels=labels)
     size = CounterMetricFamily(
         "tgw_node_traffic_bytes", "bytes of the IP packets forwarded, without tunnels", labels=labels
     )

@@ -2,7 +2,8 @@
 //!
 //! There is one record for each thing that traffic is for: of an LD, each real server of each listener; of a host, each VIP
 //! of each real server; of an EIP node, each binding. A packet adds to one record; totals by listener, VIP or server are
-//! sums of records. Each worker has its own records and is their only writer, so an addition is a load and a store, without
+//! sums of records. They say what was decided: a frame that the device then could not take is in the tap's account, not here.
+//! Each worker has its own records and is their only writer, so an addition is a load and a store, without
 //! a lock or a shared line, and a reader stops nobody.
 
 use std::sync::atomic::{AtomicU64, Ordering};
