@@ -235,10 +235,11 @@ class Fleet(Strict):
                 seen.add((listener.protocol, listener.port))
                 named = set()
                 for k, name in enumerate(listener.real_servers):
+                    path = f"vips[{i}].listeners[{j}].real_servers[{k}]"
                     if name not in servers:
-                        yield f"vips[{i}].listeners[{j}].real_servers[{k}]: expected a real server, got {name!r}"
+                        yield f"{path}: expected a real server, got {name!r}"
                     elif name in named:
-                        yield f"vips[{i}].listeners[{j}].real_servers[{k}]: expected each real server once, got {name!r}"
+                        yield f"{path}: expected each real server once, got {name!r}"
                     named.add(name)
                 for problem in self._balancing(v, listener):
                     yield f"vips[{i}].listeners[{j}].{problem}"
