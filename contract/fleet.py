@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, IPvAnyAddress, IPvAnyNetwork, model_validator
+from pydantic import AfterValidator, Field, IPvAnyAddress, IPvAnyNetwork, model_validator
 
 from contract.documents import Strict
 from contract.protection import Blacklist, Rate, SourceLists, SynCookies, list_problems
@@ -18,6 +18,19 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Encap = Literal["gre", "gre_udp", "vxlan", "ipip", "gue", "geneve"]
 # Tunnels to a real server that may do without a key.
 KEYLESS = ("ipip", "gue")
+# Real servers of a listener: an LD's largest lookup table has room for their shares.
+MOST_SERVERS = 1024
+
+
+def _unicast(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """What nodes take: neither a mapped IPv4 address, which would be one address written in two ways, nor a scope."""
+    odd = isinstance(address, ipaddress.IPv6Address) and (address.scope_id or address.ipv4_mapped)
+    if address.is_unspecified or address.is_multicast or odd:
+        raise ValueError(f"expected an IPv4 or IPv6 unicast address, got {address}")
+    return address
+
+
+Address = Annotated[IPvAnyAddress, AfterValidator(_unicast)]
 
 
 class Az(Strict):
@@ -40,7 +53,7 @@ class Node(Strict):
 
     name: Name
     cluster: Name
-    tunnel_address: IPvAnyAddress
+    tunnel_address: Address
     capacity: Annotated[float, Field(gt=0)] = 100.0
     maintenance: bool = False
     encap: Encap = "gre"
@@ -49,15 +62,15 @@ class Node(Strict):
 class RealServer(Strict):
     """One real server behind the vSwitch `host`.
 
-    `key`: names it in the tunnel (GRE key, VXLAN or Geneve VNI, GUE group identifier). IPIP carries none and GUE may do
-    without: then its host's address tells it from others, and on the host the VIP does.
+    `key`: names it in the tunnel (GRE key, VXLAN or Geneve VNI, GUE group identifier), and no other of the region. IPIP
+    carries none and GUE may do without: then its host's address tells it from others, and on the host the VIP does.
     """
 
     id: Id
     name: Name
     host: Name
     key: Annotated[int, Field(ge=1, le=2**24 - 1)] | None = None
-    address: IPvAnyAddress
+    address: Address
     weight: Annotated[int, Field(ge=0, le=1000)] = 100
 
 
@@ -91,7 +104,7 @@ class Listener(Strict):
 
     protocol: Literal["tcp", "udp"] = "tcp"
     port: Port
-    real_servers: Annotated[list[Name], Field(min_length=1)]
+    real_servers: Annotated[list[Name], Field(min_length=1, max_length=MOST_SERVERS)]
     probe: bool = True
     client_address: Literal["toa", "proxy_v2"] | None = None
     balance: Literal["maglev", "rendezvous"] = "maglev"
@@ -113,13 +126,13 @@ class Vip(Strict):
 
     id: Id
     name: Name
-    public: IPvAnyAddress
-    private: IPvAnyAddress
-    service: IPvAnyAddress
+    public: Address
+    private: Address
+    service: Address
     cluster: Name
     listeners: Annotated[list[Listener], Field(min_length=1)]
     demand: Annotated[float, Field(gt=0)] = 1.0
-    new_flows_per_s: Annotated[int, Field(ge=1)] | None = None
+    new_flows_per_s: Annotated[int, Field(ge=1, le=2**32 - 1)] | None = None
     mode: Literal["tunnel", "dsr"] = "tunnel"
     packets_per_s: Rate | None = None
     bytes_per_s: Rate | None = None
@@ -149,7 +162,7 @@ class Tunnel(Strict):
     """The tunnel between EIP nodes and LDs, and the anycast address that takes replies out."""
 
     encap: Encap = "gre"
-    eip_anycast: IPvAnyAddress
+    eip_anycast: Address
 
 
 class Policy(Strict):
@@ -220,12 +233,18 @@ class Fleet(Strict):
                 if (listener.protocol, listener.port) in seen:
                     yield f"vips[{i}].listeners[{j}].port: expected each protocol and port once"
                 seen.add((listener.protocol, listener.port))
+                named = set()
                 for k, name in enumerate(listener.real_servers):
+                    path = f"vips[{i}].listeners[{j}].real_servers[{k}]"
                     if name not in servers:
-                        yield f"vips[{i}].listeners[{j}].real_servers[{k}]: expected a real server, got {name!r}"
+                        yield f"{path}: expected a real server, got {name!r}"
+                    elif name in named:
+                        yield f"{path}: expected each real server once, got {name!r}"
+                    named.add(name)
                 for problem in self._balancing(v, listener):
                     yield f"vips[{i}].listeners[{j}].{problem}"
             yield from self._protection(f"vips[{i}]", v)
+        yield from self._families()
         yield from self._tunnels()
         yield from list_problems(self.source_lists)
         yield from self._addresses_once()
@@ -236,6 +255,37 @@ class Fleet(Strict):
                     for r in self.probing.reserved
                 ):
                     yield f"probing.probers[{i}].sources[{j}]: expected a part of probing.reserved, got {network}"
+
+    def _families(self) -> Iterable[str]:
+        """Both ends of a tunnel are of one family: from EIP nodes to the service address, from LDs to hosts and to the
+        EIP anycast address. Of all LDs, as any buffer cluster may come to hold a VIP.
+        """
+        roles = {c.name: c.role for c in self.clusters}
+        nodes = {n.name: n for n in self.nodes}
+        hosts = {s.name: nodes[s.host] for s in self.real_servers if s.host in nodes}
+        anycast = self.tunnel.eip_anycast
+        for i, n in enumerate(self.nodes):
+            if roles.get(n.cluster) == "clb" and n.tunnel_address.version != anycast.version:
+                yield (
+                    f"nodes[{i}].tunnel_address: expected an IPv{anycast.version} address, as tunnel.eip_anycast is,"
+                    f" got {n.tunnel_address}"
+                )
+        eips = [n for n in self.nodes if roles.get(n.cluster) == "eip"]
+        for i, v in enumerate(self.vips):
+            eip = next((n for n in eips if n.tunnel_address.version != v.service.version), None)
+            if eip is not None:
+                yield (
+                    f"vips[{i}].service: expected an IPv{eip.tunnel_address.version} address, as tunnel_address of"
+                    f" {eip.name} is, got {v.service}"
+                )
+            for j, listener in enumerate(v.listeners):
+                for k, name in enumerate(listener.real_servers):
+                    host = hosts.get(name)
+                    if host is not None and host.tunnel_address.version != anycast.version:
+                        yield (
+                            f"vips[{i}].listeners[{j}].real_servers[{k}]: expected a host with an IPv{anycast.version}"
+                            f" tunnel address, as tunnel.eip_anycast is, got {host.tunnel_address} of {host.name}"
+                        )
 
     def _tunnels(self) -> Iterable[str]:
         """What the tunnel to a host can carry: keys, client addresses, replies that skip the LD."""
@@ -268,11 +318,6 @@ class Fleet(Strict):
                                 f"{path}: expected a server with a key, or on another host than {other!r} at {where}:"
                                 f" without keys the VIP tells servers of a host apart, got {name!r}"
                             )
-                    if v.mode == "dsr" and host.tunnel_address.version != self.tunnel.eip_anycast.version:
-                        yield (
-                            f"{path}: expected a host with an IPv{self.tunnel.eip_anycast.version} tunnel address, as"
-                            f' tunnel.eip_anycast is, in mode "dsr", got {host.tunnel_address}'
-                        )
 
     def _protection(self, path: str, vip: Vip) -> Iterable[str]:
         for field, name in (("deny", vip.deny), ("allow", vip.allow)):
@@ -343,12 +388,16 @@ class Fleet(Strict):
             if address in first:
                 yield f"{path}: expected an address used once, {address} stands at {first[address]} too"
             first.setdefault(address, path)
-        keys: dict[tuple[str, int], int] = {}
+        seen: dict[tuple[str, int], int] = {}
         for kind, ids in (("vips", [v.id for v in self.vips]), ("real_servers", [s.id for s in self.real_servers])):
             for i, number in enumerate(ids):
-                if (other := keys.get((kind, number))) is not None:
+                if (other := seen.get((kind, number))) is not None:
                     yield f"{kind}[{i}].id: expected an id used once, {number} stands at {kind}[{other}] too"
-                keys.setdefault((kind, number), i)
+                seen.setdefault((kind, number), i)
+        keys: dict[int, int] = {}
+        for i, s in enumerate(self.real_servers):
+            if s.key is not None and (at := keys.setdefault(s.key, i)) != i:
+                yield f"real_servers[{i}].key: expected a key used once, {s.key} stands at real_servers[{at}] too"
 
     def cluster(self, name: str) -> Cluster:
         """The cluster of that name; KeyError."""

@@ -1,4 +1,7 @@
-"""What VIPs are protected by: rates, SYN cookies, lists of sources, the blacklist."""
+"""What VIPs are protected by: rates, SYN cookies, lists of sources, the blacklist.
+
+A prefix of a source list speaks of its own family alone: `::/0` is all of IPv6 and nothing of IPv4.
+"""
 
 from __future__ import annotations
 

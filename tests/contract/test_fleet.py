@@ -96,6 +96,21 @@ def test_a_good_document_and_its_questions():
         (("real_servers", 0, "host"), "none", "real_servers[0].host"),
         (("real_servers", 1, "id"), 1, "real_servers[1].id"),
         (("real_servers", 0, "key"), 2**24, "real_servers[0].key"),
+        (("real_servers", 1, "key"), 1, "real_servers[1].key"),
+        (("real_servers", 0, "address"), "::", "real_servers[0].address"),
+        (("tunnel", "eip_anycast"), "224.0.0.5", "tunnel.eip_anycast"),
+        (("nodes", 0, "tunnel_address"), "0.0.0.0", "nodes[0].tunnel_address"),
+        (("nodes", 0, "tunnel_address"), "fd00::3", "nodes[0].tunnel_address"),
+        (("nodes", 2, "tunnel_address"), "fd00::3", "vips[0].listeners[0].real_servers[0]"),
+        (("vips", 0, "public"), "0.0.0.0", "vips[0].public"),
+        (("vips", 0, "private"), "224.0.0.5", "vips[0].private"),
+        (("vips", 1, "public"), "ff02::1", "vips[1].public"),
+        (("vips", 1, "private"), "::ffff:10.0.0.1", "vips[1].private"),
+        (("vips", 1, "private"), "fe80::1%eth0", "vips[1].private"),
+        (("vips", 0, "service"), "::", "vips[0].service"),
+        (("vips", 0, "new_flows_per_s"), 2**32, "vips[0].new_flows_per_s"),
+        (("vips", 0, "listeners", 0, "real_servers"), ["rs1", "rs1"], "vips[0].listeners[0].real_servers[1]"),
+        (("vips", 0, "listeners", 0, "real_servers"), ["rs1"] * 1025, "vips[0].listeners[0].real_servers"),
         (("vips", 0, "cluster"), "e", "vips[0].cluster"),
         (("vips", 1, "id"), 1, "vips[1].id"),
         (("vips", 0, "id"), 0, "vips[0].id"),
@@ -177,16 +192,37 @@ def test_servers_without_keys_on_one_host_share_no_vip(encap):
         check(data, Fleet, "fleet.json")
 
 
-def test_direct_return_wants_one_family_and_no_proxy_header():
+def test_direct_return_wants_no_proxy_header():
     data = with_change(("vips", 0, "mode"), "dsr")
     assert check(data, Fleet, "fleet.json").vips[0].mode == "dsr"
     data["vips"][0]["listeners"][0]["client_address"] = "proxy_v2"
     assert paths(data) == {"vips[0].listeners[0].client_address"}
     data["vips"][0]["listeners"][0]["client_address"] = "toa"
-    data["tunnel"]["eip_anycast"] = "fd03::ffff"
-    found = paths(data)
-    assert found
-    assert all(path.startswith("vips[0].listeners[0].real_servers[") for path in found)
+    check(data, Fleet, "fleet.json")
+
+
+def test_a_key_names_one_server_of_the_region_wherever_its_host():
+    data = with_change(("real_servers", 1), {**GOOD["real_servers"][1], "host": "host2", "key": 1})
+    data["nodes"].append({"name": "host2", "cluster": "h", "tunnel_address": "10.3.0.4"})
+    assert paths(data) == {"real_servers[1].key"}
+    data["real_servers"][1]["key"] = 2
+    check(data, Fleet, "fleet.json")
+
+
+def test_both_ends_of_a_tunnel_are_of_one_family():
+    data = with_change(("tunnel", "eip_anycast"), "fd03::ffff")
+    servers = {
+        f"vips[{i}].listeners[{j}].real_servers[{k}]" for i, j, k in ((0, 0, 0), (0, 0, 1), (1, 0, 0), (1, 1, 0))
+    }
+    assert paths(data) == {"nodes[0].tunnel_address", "nodes[1].tunnel_address"} | servers
+    for i, node in enumerate(data["nodes"]):
+        node["tunnel_address"] = f"fd03::{i + 1}"
+    check(data, Fleet, "fleet.json")
+    data["nodes"].append({"name": "eip1", "cluster": "e", "tunnel_address": "fd03::10"})
+    assert paths(data) == {"vips[0].service", "vips[1].service"}
+    for i, vip in enumerate(data["vips"]):
+        vip["service"] = f"fd04::{i + 1}"
+    check(data, Fleet, "fleet.json")
 
 
 UDP = ("vips", 1, "listeners", 1)
@@ -221,4 +257,4 @@ def test_health_wants_one_family_on_every_ld_that_may_hold_the_vip():
     check(data, Fleet, "fleet.json")
     data["clusters"].append({"name": "b", "role": "clb", "az": "az1", "purpose": "buffer"})
     data["nodes"].append({"name": "ld9", "cluster": "b", "tunnel_address": "fd00::9"})
-    assert paths(data) == {"vips[0].listeners[0].health"}
+    assert paths(data) == {"nodes[3].tunnel_address", "vips[0].listeners[0].health"}

@@ -26,14 +26,11 @@ impl SourceList {
         let (mut v4, mut v6, mut v6_long) = (Vec::new(), Vec::new(), Vec::new());
         for prefix in prefixes {
             let (first, last) = (prefix.first(), prefix.last());
-            // Those that hold all of IPv4 in its mapped form mean it too.
-            if first <= V4_LAST && last >= V4_FIRST {
-                v4.push((first.max(V4_FIRST) as u32, last.min(V4_LAST) as u32));
-                if first >= V4_FIRST && last <= V4_LAST {
-                    continue;
-                }
-            }
-            if first as u64 == 0 && last as u64 == u64::MAX {
+            // Shorter ones that hold the mapped addresses, such as ::/0, mean IPv6 alone: an operator who lists all of it
+            // has said nothing of IPv4.
+            if first >= V4_FIRST && last <= V4_LAST {
+                v4.push((first as u32, last as u32));
+            } else if first as u64 == 0 && last as u64 == u64::MAX {
                 v6.push(((first >> 64) as u64, (last >> 64) as u64));
             } else {
                 v6_long.push((first, last));
@@ -192,12 +189,24 @@ mod tests {
         let none = list(&[]);
         assert!(!holds(&none, "10.0.0.1") && !holds(&none, "2001:db8::1"));
         let all = list(&["::/0", "10.0.0.0/8", "2001:db8::/32"]);
-        assert!(holds(&all, "0.0.0.0") && holds(&all, "255.255.255.255") && holds(&all, "::"));
+        assert!(holds(&all, "10.1.2.3") && holds(&all, "::"));
         assert!(holds(&all, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"));
         let v4 = list(&["0.0.0.0/0"]);
         assert!(holds(&v4, "0.0.0.0") && holds(&v4, "255.255.255.255") && !holds(&v4, "2001:db8::1"));
         let mapped_v6 = list(&["::ffff:10.0.0.0/104"]);
         assert!(holds(&mapped_v6, "10.1.2.3") && !holds(&mapped_v6, "11.0.0.0"));
+    }
+
+    #[test]
+    fn all_of_ipv6_is_nothing_of_ipv4() {
+        for whole in ["::/0", "::/64", "::/80", "::fffe:0:0/95"] {
+            let list = list(&[whole, "192.0.2.0/24"]);
+            assert!(holds(&list, "::fffe:0:1"), "{whole}");
+            assert!(!holds(&list, "0.0.0.0") && !holds(&list, "198.51.100.1"), "{whole}");
+            assert!(!holds(&list, "255.255.255.255") && holds(&list, "192.0.2.9"), "{whole}");
+        }
+        let all = list(&["::/0", "0.0.0.0/0"]);
+        assert!(holds(&all, "0.0.0.0") && holds(&all, "255.255.255.255") && holds(&all, "2001:db8::1"));
     }
 
     #[test]
@@ -232,7 +241,8 @@ mod tests {
             });
             let v4 = more.iter().map(|address| V4_FIRST | address & 0x0300_0F0F);
             for address in edges.chain(v4).chain(more.iter().copied()) {
-                let any = prefixes.iter().any(|prefix| prefix.contains(address));
+                let of_family = |p: &Prefix| (is_v4(p.first()) && is_v4(p.last())) == is_v4(address);
+                let any = prefixes.iter().any(|prefix| of_family(prefix) && prefix.contains(address));
                 prop_assert_eq!(list.contains(address), any, "{:?}", IpAddr::V6(Ipv6Addr::from_bits(address)));
             }
         }

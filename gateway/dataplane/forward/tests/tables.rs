@@ -260,6 +260,26 @@ fn a_server_is_the_same_wherever_it_stands() {
     assert!(problems[0].1.contains("clb.vips[0].listeners[0].backends[0]"), "{problems:?}");
 }
 
+/// A reply says which server of the listener sent it by its key, or without one by its host.
+#[test]
+fn servers_of_a_listener_are_told_apart() {
+    let problems = |key: Option<u32>, second: Value| {
+        let mut tables = support::Plan { key, ..plan(4, 4, "gue") }.clb_tables();
+        let backends = tables["clb"]["vips"][0]["listeners"][0]["backends"].as_array_mut().unwrap();
+        let mut other = backends[0].clone();
+        other["id"] = json!(6);
+        other.as_object_mut().unwrap().extend(second.as_object().unwrap().clone());
+        backends.push(other);
+        check(Role::Clb, &tables).into_iter().map(|(path, ..)| path).collect::<Vec<_>>()
+    };
+    let at = "clb.vips[0].listeners[0].backends[1]";
+    assert_eq!(problems(Some(77), json!({"tunnel": "10.3.1.99"})), [format!("{at}.key")]);
+    assert!(problems(Some(77), json!({"key": 78})).is_empty());
+    assert!(problems(Some(77), json!({"key": null})).is_empty());
+    assert_eq!(problems(None, json!({})), [format!("{at}.tunnel")]);
+    assert!(problems(None, json!({"tunnel": "10.3.1.99"})).is_empty());
+}
+
 #[test]
 fn keys_are_as_large_as_their_tunnel_carries() {
     let with_key = |encap: &'static str, key: Value| {

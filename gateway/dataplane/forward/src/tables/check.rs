@@ -289,13 +289,18 @@ fn listener(
     if places.len() > MOST_BACKENDS {
         reader.problem(&backends_at.path, format!("at most {MOST_BACKENDS} backends"), places.len().to_string());
     }
-    let mut seen = Map::default();
+    let (mut seen, mut names) = (Map::default(), Map::default());
     let mut backends = Vec::new();
     for place in places {
-        let id_at = place.field("id");
-        let backend = backend(reader, &place, local, pool);
-        once(reader, &mut seen, &id_at, backend.map(|backend| backend.id));
-        backends.extend(backend);
+        let Some(backend) = backend(reader, &place, local, pool) else { continue };
+        if !seen.contains_key(&backend.id) {
+            // A reply must tell which of them sent it: see `Outer::is_from`.
+            let key = backend.endpoint.key;
+            let (name, field) = if key.is_some() { (0, "key") } else { (backend.endpoint.address, "tunnel") };
+            once(reader, &mut names, &place.field(field), Some((key, name)));
+        }
+        once(reader, &mut seen, &place.field("id"), Some(backend.id));
+        backends.push(backend);
     }
     backends.sort_by_key(|backend| backend.id);
     let client_address = client_address(reader, &place.field("client_address"), protocol, direct);
