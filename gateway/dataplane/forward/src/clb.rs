@@ -436,7 +436,8 @@ impl Clb {
         if newcomer == Newcomer::Enter {
             self.enter(found, work, Sender::Client, backend)?;
         }
-        if listener.affinity_s.is_some() && work.packet.kind == Kind::Udp {
+        // In a flood of datagrams nobody is remembered who has no place either.
+        if newcomer == Newcomer::Enter && listener.affinity_s.is_some() && work.packet.kind == Kind::Udp {
             self.remember(clb, listener, place, work);
         }
         Ok(backend)
