@@ -476,11 +476,12 @@ impl Clb {
         affinity.touch(&client_of(&work.flow), listener, backend.id, is_open);
     }
 
-    /// Whether it is one of the packets by which a client opens a connection: its SYN, or what comes next.
+    /// Whether it may be one of the packets by which a client opens a connection: its SYN, what comes next, and whatever
+    /// comes of a connection that nobody has confirmed here. The server may be waiting for any of these.
     fn begins(&mut self, work: &Work) -> bool {
         let found = self.flows.find(work.hash, &work.flow);
-        let is_half_open = found.is_some_and(|found| connection::is_half_open(self.flows.state(found)));
-        work.packet.kind == Kind::Tcp && (connection::is_opening(work.packet.tcp_flags) || is_half_open)
+        let is_confirmed = found.is_some_and(|found| !connection::is_evictable(self.flows.state(found)));
+        work.packet.kind == Kind::Tcp && (connection::is_opening(work.packet.tcp_flags) || !is_confirmed)
     }
 
     /// Where a fragment without ports belongs: to where the first one of its packet went.

@@ -92,11 +92,6 @@ const fn seconds(state: u8) -> u16 {
     }
 }
 
-/// Whether the client has only knocked.
-pub(crate) const fn is_half_open(state: u8) -> bool {
-    state & PHASE == HALF_OPEN
-}
-
 /// Whether another connection may take the 5-tuple over.
 pub(crate) const fn is_over(state: u8) -> bool {
     state & PHASE == CLOSING

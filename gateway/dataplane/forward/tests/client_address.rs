@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde_json::{json, Value};
-use support::{frame, icmp, ip, node, open, plan, send, tunnel, untunnel, verify, Plan, Result, Tcp};
+use support::{fragments, frame, icmp, ip, node, open, plan, reassembled, send, tunnel, untunnel, verify, Plan, Result, Tcp};
 use tgw_contract::{DropReason, Role};
 use tgw_forward::Pipeline;
 use tgw_wire::tcp::{self, ACK, FIN, PSH, RST, SYN};
@@ -117,6 +117,39 @@ fn a_made_up_option_is_taken_out() {
     assert_eq!(sent(3, &[0, 254, 8, 1])[8..], [0, 254, 8, 1]);
     assert_eq!(sent(4, &[1, 1, 254, 8])[8..], [1; 4]);
     assert_eq!(sent(5, &[2, 0, 254, 8])[8..], [2, 0, 254, 8], "nobody reads on behind this");
+}
+
+/// In a first fragment, behind a shut flood gate, and in a connection that comes over from another LD.
+#[test]
+fn a_made_up_option_is_taken_out_wherever_the_server_may_read_it() {
+    let p = plan(4, 4, "gre");
+    let mut tables = tables(&p, "toa", 1700);
+    let lie = [254, 8, 0, 80, 9, 9, 9, 9];
+    let nothing = [1; 8];
+    let packet = |port, flags, payload: &[u8]| {
+        Tcp { options: &lie, payload, ..Tcp::new((p.client, port), (p.private, 80), flags) }.ip()
+    };
+    let parts = fragments(&packet(4000, SYN, &[7; 32]), 7, 32);
+    let first = request(&mut *node(Role::Clb, &tables), &p, &parts[0]);
+    let whole = reassembled(&[untunnel(&first.frame).3, parts[1].clone()]);
+    verify(&whole);
+    assert_eq!(open(&whole).3[20..28], nothing);
+
+    let expected = [&toa_of(&p, 4001)[..], &nothing].concat();
+    let mut clb = node(Role::Clb, &tables);
+    for _ in 0..2 {
+        let stray = segment(&request(&mut *clb, &p, &packet(4001, ACK, b"GET")));
+        assert_eq!(stray[20..], [&expected[..], b"GET"].concat(), "while the server has not answered");
+    }
+
+    tables["clb"]["vips"][0]["flood_gate_per_s"] = json!(1);
+    let mut clb = node(Role::Clb, &tables);
+    for port in 100..200 {
+        request(&mut *clb, &p, &Tcp::new((p.client, port), (p.private, 80), SYN).ip());
+    }
+    for flags in [SYN, ACK] {
+        assert_eq!(segment(&request(&mut *clb, &p, &packet(4001, flags, b"")))[20..], expected);
+    }
 }
 
 fn header_of(p: &Plan, port: u16) -> Vec<u8> {
