@@ -211,6 +211,8 @@ impl Stage for Clb {
         let room = room(tables, &to);
         if work.packet.len() > room {
             work.outer_dst = to.address;
+            // Its sender is told of it in the numbers that it knows.
+            self.shift_back(frame, work);
             return Err(self.answers.too_big(context, frame, work, room, Back::Tunnel(back)));
         }
         match (listener.client_address, &mut self.proxied) {

@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 
 use tgw_contract::colour::{ColourKey, Cookies};
-use tgw_contract::DropReason;
+use tgw_contract::{DropReason, Hop};
 use tgw_wire::{ipv4, ipv6, protocol, tcp};
 
 use crate::clb::Clb;
@@ -417,6 +417,20 @@ impl Clb {
             if let Some(backend) = listener.backend(splice.backend) {
                 let _ = self.enter(None, work, Sender::Client, backend);
             }
+        }
+    }
+
+    /// Undo the shift of a packet that goes no further.
+    pub(crate) fn shift_back(&mut self, frame: &mut Frame, work: &Work) {
+        if work.packet.kind != Kind::Tcp {
+            return;
+        }
+        let known = self.handshakes.splices.find(work.hash, &work.flow, self.seconds());
+        let Some((_, splice)) = known.filter(|(_, splice)| splice.is_open) else { return };
+        if work.hop == Hop::ClbIn {
+            shift_ack(frame.bytes_mut(), &work.packet, splice.delta());
+        } else {
+            shift_seq(frame.bytes_mut(), &work.packet, splice.delta().wrapping_neg());
         }
     }
 

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde_json::{json, Value};
-use support::{fragments, frame, icmp, ip, node, open, plan, reassembled, send, tunnel, untunnel, verify, Plan, Result, Tcp};
+use support::{
+    fragments, frame, icmp, ip, node, open, plan, reassembled, send, tunnel, untunnel, verify, Plan, Result, Tcp,
+};
 use tgw_contract::{DropReason, Role};
 use tgw_forward::Pipeline;
 use tgw_wire::tcp::{self, ACK, FIN, PSH, RST, SYN};

@@ -6,7 +6,9 @@ mod support;
 use std::collections::{HashMap, HashSet};
 
 use serde_json::{json, Value};
-use support::{fragments, frame, icmp, node, plan, plans, send, tables, tunnel, udp, unreachable, untunnel, Plan, Tcp, NOW};
+use support::{
+    fragments, frame, icmp, node, plan, plans, send, tables, tunnel, udp, unreachable, untunnel, Plan, Tcp, NOW,
+};
 use tgw_contract::{DropReason, Role};
 use tgw_forward::{Dispatcher, Frame, Outcome, Pipeline};
 use tgw_wire::quic::{Kind, Repr, VERSION_1, VERSION_2};

@@ -1,0 +1,97 @@
+//! What becomes of a connection that began with a SYN cookie when something around it changes.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use serde_json::{json, Value};
+use support::{frame, node, open, plan, send_at, tunnel, untunnel, Plan, Result, Tcp, NOW};
+use tgw_contract::Role;
+use tgw_forward::{Frame, Outcome, Pipeline};
+use tgw_wire::tcp::{ACK, PSH, SYN};
+
+const SECOND: u64 = 1_000_000_000;
+/// The sequence number of the real server's SYN.
+const ISN: u32 = 0x8000_0000;
+
+struct Ld {
+    p: Plan,
+    tables: Value,
+    clb: Box<dyn Pipeline>,
+    now: u64,
+    /// The number that the client was told instead.
+    cookie: u32,
+}
+
+impl Ld {
+    fn new(p: Plan, tables: Value) -> Self {
+        Self { p, clb: node(Role::Clb, &tables), tables, now: NOW, cookie: 0 }
+    }
+
+    fn request(&mut self, packet: &Tcp<'_>) -> Result {
+        let bytes = frame(&tunnel(self.p.eip, self.p.service, self.p.encap, None, &packet.ip()));
+        send_at(self.now, &mut *self.clb, 0, &bytes)
+    }
+
+    /// Of the real server on this host, whose tunnel has this key.
+    fn reply(&mut self, (host, key): (&str, Option<u32>), packet: &Tcp<'_>) -> Result {
+        let bytes = frame(&tunnel(host, self.p.ld, self.p.encap, key, &packet.ip()));
+        send_at(self.now, &mut *self.clb, 0, &bytes)
+    }
+
+    /// Frames of its own that it has to send.
+    fn own(&mut self) -> Vec<Vec<u8>> {
+        let mut frame = Frame::default();
+        std::iter::from_fn(|| self.clb.emit(self.now, &mut frame).map(|_| frame.bytes().to_vec())).collect()
+    }
+
+    /// A client that has got a cookie acknowledges it; the key of the tunnel that its SYN to the server goes by.
+    fn knock(&mut self, port: u16) -> Option<u32> {
+        let answer = self.request(&Tcp::new((self.p.client, port), (self.p.private, 80), SYN));
+        assert!(matches!(answer.outcome, Outcome::Answer { .. }), "{:?}", answer.outcome);
+        self.cookie = number(&segment(&answer.frame), 4);
+        let ack = self.client(port, b"");
+        untunnel(&self.request(&ack).frame).2
+    }
+
+    /// The first packet after the client's SYN.
+    fn client<'a>(&self, port: u16, payload: &'a [u8]) -> Tcp<'a> {
+        let ack = self.cookie.wrapping_add(1);
+        Tcp { seq: 1001, ack, payload, ..Tcp::new((self.p.client, port), (self.p.private, 80), ACK | PSH) }
+    }
+
+    /// Its server, too, takes the connection.
+    fn accept(&mut self, port: u16, server: (&str, Option<u32>)) {
+        let answer = Tcp { seq: ISN, ack: 1001, ..Tcp::new((self.p.private, 80), (self.p.client, port), SYN | ACK) };
+        self.reply(server, &answer).port();
+        assert_eq!(self.own().len(), 1, "the window");
+    }
+}
+
+/// The segment in a tunnel.
+fn segment(frame: &[u8]) -> Vec<u8> {
+    open(&untunnel(frame).3).3
+}
+
+fn number(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+#[test]
+fn a_server_is_told_what_is_too_big_in_its_own_numbers() {
+    let p = plan(6, 4, "gre");
+    let mut tables = p.protected_tables(json!({"syn_cookies": "always"}));
+    tables["ports"][0]["mtu"] = json!(1400);
+    let mut ld = Ld::new(p, tables);
+    ld.knock(4000);
+    ld.accept(4000, (p.host, p.key));
+    let seq = ISN.wrapping_add(1);
+    let large = Tcp { seq, ack: 1001, payload: &[1; 1390], ..Tcp::new((p.private, 80), (p.client, 4000), ACK) };
+    let answer = ld.reply((p.host, p.key), &large);
+    assert!(matches!(answer.outcome, Outcome::Answer { .. }), "{:?}", answer.outcome);
+    assert_eq!(number(&segment(&answer.frame), 8 + 40 + 4), seq);
+    // The client, too, is shown what it sent.
+    let large = ld.client(4000, &[1; 1390]);
+    let answer = ld.request(&large);
+    assert!(matches!(answer.outcome, Outcome::Answer { .. }), "{:?}", answer.outcome);
+    assert_eq!(segment(&answer.frame)[8 + 40..][..20], open(&large.ip()).3[..20]);
+}
