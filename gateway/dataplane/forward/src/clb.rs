@@ -106,6 +106,7 @@ impl Stage for Clb {
         self.flows.advance(now / 1_000_000_000);
         self.fragments.advance(now);
         self.answers.advance(now);
+        self.handshakes.advance(now);
         if let Some(affinity) = &mut self.affinity {
             affinity.advance(now);
         }

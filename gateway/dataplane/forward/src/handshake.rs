@@ -103,6 +103,16 @@ impl Handshakes {
         }
     }
 
+    /// It will be `now`. When the clock is set back, nobody waits longer than if asked now: the queue stays in order.
+    pub(crate) fn advance(&mut self, now: Nanos) {
+        let latest = now.saturating_add(PATIENCE);
+        if self.unanswered.back().is_some_and(|due| due.at > latest) {
+            for due in &mut self.unanswered {
+                due.at = due.at.min(latest);
+            }
+        }
+    }
+
     /// Whether a request is a coloured probe.
     pub(crate) fn is_probe(&mut self, tables: &Tables, work: &Work, now: Nanos) -> bool {
         tables.is_reserved(work.packet.tuple.src) && colour(work, tables, |isn| self.probes.is_cookie(isn, now)) != 0

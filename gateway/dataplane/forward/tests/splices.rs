@@ -95,3 +95,22 @@ fn a_server_is_told_what_is_too_big_in_its_own_numbers() {
     assert!(matches!(answer.outcome, Outcome::Answer { .. }), "{:?}", answer.outcome);
     assert_eq!(segment(&answer.frame)[8 + 40..][..20], open(&large.ip()).3[..20]);
 }
+
+#[test]
+fn a_clock_that_is_set_back_keeps_nobody_waiting() {
+    let p = plan(4, 4, "gre");
+    let sent = |back: u64| {
+        let mut ld = Ld::new(p, p.protected_tables(json!({"syn_cookies": "always"})));
+        ld.knock(4000);
+        ld.now -= back;
+        ld.knock(4001);
+        let each = (0..20).map(|_| {
+            ld.now += SECOND;
+            ld.own().len()
+        });
+        each.collect::<Vec<_>>()
+    };
+    let usual = sent(0);
+    assert_eq!(usual.iter().sum::<usize>(), 10, "four more SYNs each, and a reset");
+    assert_eq!(sent(3600 * SECOND), usual);
+}
