@@ -152,8 +152,11 @@ impl Clb {
         }
         let flags = work.packet.tcp_flags;
         let opening = connection::is_opening(flags);
+        // Another server than the one that answered knows nothing of the connection: in numbers that nobody shifts, it resets
+        // the client.
         let known = known.filter(|(slot, splice)| {
-            let is_served = listener.backend(splice.backend).is_some();
+            let place = listener.place(splice.backend);
+            let is_served = place.is_some_and(|place| !splice.is_open || !listener.is_replaced(&clb.board, place));
             if !is_served {
                 self.handshakes.splices.remove(*slot);
             }
