@@ -220,7 +220,8 @@ impl Stage for Clb {
             (ClientAddress::Toa, _) if begins => toa::tell(frame, &mut work.packet, room),
             (ClientAddress::Proxy, Some(proxied)) if work.packet.part != Part::Later => {
                 if is_request {
-                    proxied.request(frame, work, room)?;
+                    let is_known = self.flows.find(work.hash, &work.flow).is_some();
+                    proxied.request(frame, work, room, is_known)?;
                 } else {
                     proxied.reply(frame, work)?;
                 }

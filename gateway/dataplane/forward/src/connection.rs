@@ -3,9 +3,9 @@
 use tgw_wire::{protocol, tcp};
 
 /// A SYN was seen, and nothing of the client since.
-const HALF_OPEN: u8 = 1;
+pub(crate) const HALF_OPEN: u8 = 1;
 /// The client has gone on after its SYN.
-const ESTABLISHED: u8 = 2;
+pub(crate) const ESTABLISHED: u8 = 2;
 /// Both ends have closed, or one has reset: the 5-tuple may come back as another connection.
 const CLOSING: u8 = 3;
 /// Not TCP.
