@@ -93,7 +93,7 @@ impl Stage for Clb {
         }
         self.first_records = clb.first_records();
         self.guard.take_tables(clb);
-        self.handshakes.take_tables(tables, clb);
+        self.handshakes.take_tables(tables, clb, before);
     }
 
     fn take_sheet(&mut self, sheet: Arc<Sheet>) {
@@ -158,6 +158,10 @@ impl Stage for Clb {
 
     fn run(&mut self, tables: &Tables, frame: &mut Frame, lane: &ClbLane) -> Option<u16> {
         let (Fast::Clb(fast), Section::Clb(clb)) = (&tables.fast, &tables.section) else { return None };
+        // Sequence numbers are shifted on the general way alone.
+        if self.handshakes.lingers(lane.vip_address()) {
+            return None;
+        }
         fast.run(clb, &mut self.flows, &self.sheet, frame, lane)
     }
 
@@ -174,13 +178,14 @@ impl Stage for Clb {
         if is_request && self.guard.asks(vip) {
             self.admit(tables, vip, work)?;
         }
+        let shakes = self.guard.has_cookies(vip) || self.handshakes.lingers(work.flow.dst);
         let mut begins = false;
         let (listener, backend) = if work.packet.part == Part::Later {
             self.later_fragment(clb, vip, work)?
         } else if is_request {
             let listener = listener_of(clb, vip, work).map_err(|reason| self.blame(work, reason))?;
             let mut newcomer = None;
-            if self.guard.has_cookies(vip) {
+            if shakes {
                 match self.shake_request(context, clb, listener, vip, frame, work)? {
                     Step::Sent(port) => return Ok(port),
                     Step::Go(decided) => newcomer = decided,
@@ -194,7 +199,7 @@ impl Stage for Clb {
             if health::is_answer(tables.local, work) {
                 return Err(judge(context, clb, vip, frame, work));
             }
-            if self.guard.has_cookies(vip) {
+            if shakes {
                 if let Some(port) = self.shake_reply(context, clb, vip, frame, work)? {
                     return Ok(port);
                 }
@@ -249,6 +254,7 @@ impl Stage for Clb {
 
     fn sweep(&mut self) {
         self.flows.sweep(SWEEP_PARTS);
+        self.handshakes.sweep(SWEEP_PARTS, self.now);
         if let Some(affinity) = &mut self.affinity {
             affinity.sweep(SWEEP_PARTS);
         }

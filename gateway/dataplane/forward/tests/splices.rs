@@ -38,6 +38,12 @@ impl Ld {
         send_at(self.now, &mut *self.clb, 0, &bytes)
     }
 
+    fn set_cookies(&mut self, epoch: u64, cookies: &str) {
+        self.tables["epoch"] = json!(epoch);
+        self.tables["clb"]["vips"][0]["syn_cookies"] = json!(cookies);
+        self.clb.set_tables(support::tables(&self.tables, Role::Clb));
+    }
+
     /// Frames of its own that it has to send.
     fn own(&mut self) -> Vec<Vec<u8>> {
         let mut frame = Frame::default();
@@ -153,4 +159,34 @@ fn a_clock_that_is_set_back_keeps_nobody_waiting() {
     let usual = sent(0);
     assert_eq!(usual.iter().sum::<usize>(), 10, "four more SYNs each, and a reset");
     assert_eq!(sent(3600 * SECOND), usual);
+}
+
+/// Cookies are switched off: what began with one goes on, the rest soon goes the straight way again.
+#[test]
+fn a_connection_goes_on_when_its_vip_has_no_cookies_any_more() {
+    for version in [4, 6] {
+        let p = plan(version, 4, "gre");
+        let mut ld = Ld::new(p, p.protected_tables(json!({"syn_cookies": "always"})));
+        ld.knock(4000);
+        ld.accept(4000, (p.host, p.key));
+        for (epoch, cookies) in [(8, "never"), (9, "never"), (10, "always"), (11, "never")] {
+            ld.set_cookies(epoch, cookies);
+            let data = ld.client(4000, b"GET");
+            assert_eq!(number(&segment(&ld.request(&data).frame), 8), ISN.wrapping_add(1), "{epoch}");
+            let seq = ISN.wrapping_add(1);
+            let answer = Tcp { seq, ack: 1004, ..Tcp::new((p.private, 80), (p.client, 4000), ACK) };
+            let seen = ld.reply((p.host, p.key), &answer);
+            assert_eq!(number(&segment(&seen.frame), 4), ld.cookie.wrapping_add(1), "{epoch}");
+            // Any number of sweeps finds it there still.
+            (0..100).for_each(|_| ld.clb.idle(ld.now));
+        }
+        // A new connection has no part in it.
+        let syn = ld.request(&Tcp::new((p.client, 4001), (p.private, 80), SYN));
+        assert_eq!(syn.port(), 0);
+        // Long silent, it is over.
+        ld.now += 1000 * SECOND;
+        (0..100).for_each(|_| ld.clb.idle(ld.now));
+        let stray = ld.client(4000, b"GET");
+        assert_eq!(number(&segment(&ld.request(&stray).frame), 8), ld.cookie.wrapping_add(1));
+    }
 }
