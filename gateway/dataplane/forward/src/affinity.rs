@@ -2,8 +2,9 @@
 //!
 //! Clients of such a listener are hashed by their address alone, so while the servers stay the same no state is needed, and
 //! every LD makes the same choice. What a worker remembers here carries a client over changes of the servers. A client is
-//! entered once a connection of it goes on after its first packet, so a flood of SYNs enters nobody; when the table is full,
-//! the hash is all there is. Memory is set at start, and nothing is taken from it before a listener asks for affinity.
+//! entered once a TCP connection of it goes on after its first packet, so a flood of SYNs enters nobody; or with its first
+//! datagram that gets a place in the flow table, so that only the flood gate keeps a flood of datagrams out. When the table
+//! is full, the hash is all there is. Memory is set at start, and nothing is taken from it before a listener asks for affinity.
 
 use crate::flow::FlowTable;
 use crate::hash::Tuple;

@@ -93,7 +93,7 @@ impl Stage for Clb {
         }
         self.first_records = clb.first_records();
         self.guard.take_tables(clb);
-        self.handshakes.take_tables(tables, clb);
+        self.handshakes.take_tables(tables, clb, before);
     }
 
     fn take_sheet(&mut self, sheet: Arc<Sheet>) {
@@ -106,6 +106,7 @@ impl Stage for Clb {
         self.flows.advance(now / 1_000_000_000);
         self.fragments.advance(now);
         self.answers.advance(now);
+        self.handshakes.advance(now);
         if let Some(affinity) = &mut self.affinity {
             affinity.advance(now);
         }
@@ -157,6 +158,10 @@ impl Stage for Clb {
 
     fn run(&mut self, tables: &Tables, frame: &mut Frame, lane: &ClbLane) -> Option<u16> {
         let (Fast::Clb(fast), Section::Clb(clb)) = (&tables.fast, &tables.section) else { return None };
+        // Sequence numbers are shifted on the general way alone.
+        if self.handshakes.lingers(lane.vip_address()) {
+            return None;
+        }
         fast.run(clb, &mut self.flows, &self.sheet, frame, lane)
     }
 
@@ -173,13 +178,14 @@ impl Stage for Clb {
         if is_request && self.guard.asks(vip) {
             self.admit(tables, vip, work)?;
         }
+        let shakes = self.guard.has_cookies(vip) || self.handshakes.lingers(work.flow.dst);
         let mut begins = false;
         let (listener, backend) = if work.packet.part == Part::Later {
             self.later_fragment(clb, vip, work)?
         } else if is_request {
             let listener = listener_of(clb, vip, work).map_err(|reason| self.blame(work, reason))?;
             let mut newcomer = None;
-            if self.guard.has_cookies(vip) {
+            if shakes {
                 match self.shake_request(context, clb, listener, vip, frame, work)? {
                     Step::Sent(port) => return Ok(port),
                     Step::Go(decided) => newcomer = decided,
@@ -193,7 +199,7 @@ impl Stage for Clb {
             if health::is_answer(tables.local, work) {
                 return Err(judge(context, clb, vip, frame, work));
             }
-            if self.guard.has_cookies(vip) {
+            if shakes {
                 if let Some(port) = self.shake_reply(context, clb, vip, frame, work)? {
                     return Ok(port);
                 }
@@ -211,13 +217,16 @@ impl Stage for Clb {
         let room = room(tables, &to);
         if work.packet.len() > room {
             work.outer_dst = to.address;
+            // Its sender is told of it in the numbers that it knows.
+            self.shift_back(frame, work);
             return Err(self.answers.too_big(context, frame, work, room, Back::Tunnel(back)));
         }
         match (listener.client_address, &mut self.proxied) {
             (ClientAddress::Toa, _) if begins => toa::tell(frame, &mut work.packet, room),
             (ClientAddress::Proxy, Some(proxied)) if work.packet.part != Part::Later => {
                 if is_request {
-                    proxied.request(frame, work, room)?;
+                    let is_known = self.flows.find(work.hash, &work.flow).is_some();
+                    proxied.request(frame, work, room, is_known)?;
                 } else {
                     proxied.reply(frame, work)?;
                 }
@@ -245,6 +254,7 @@ impl Stage for Clb {
 
     fn sweep(&mut self) {
         self.flows.sweep(SWEEP_PARTS);
+        self.handshakes.sweep(SWEEP_PARTS, self.now);
         if let Some(affinity) = &mut self.affinity {
             affinity.sweep(SWEEP_PARTS);
         }
@@ -437,7 +447,8 @@ impl Clb {
         if newcomer == Newcomer::Enter {
             self.enter(found, work, Sender::Client, backend)?;
         }
-        if listener.affinity_s.is_some() && work.packet.kind == Kind::Udp {
+        // In a flood of datagrams nobody is remembered who has no place either.
+        if newcomer == Newcomer::Enter && listener.affinity_s.is_some() && work.packet.kind == Kind::Udp {
             self.remember(clb, listener, place, work);
         }
         Ok(backend)
@@ -495,11 +506,12 @@ impl Clb {
         affinity.touch(&client_of(&work.flow), listener, backend.id, is_open);
     }
 
-    /// Whether it is one of the packets by which a client opens a connection: its SYN, or what comes next.
+    /// Whether it may be one of the packets by which a client opens a connection: its SYN, what comes next, and whatever
+    /// comes of a connection that nobody has confirmed here. The server may be waiting for any of these.
     fn begins(&mut self, work: &Work) -> bool {
         let found = self.flows.find(work.hash, &work.flow);
-        let is_half_open = found.is_some_and(|found| connection::is_half_open(self.flows.state(found)));
-        work.packet.kind == Kind::Tcp && (connection::is_opening(work.packet.tcp_flags) || is_half_open)
+        let is_confirmed = found.is_some_and(|found| !connection::is_evictable(self.flows.state(found)));
+        work.packet.kind == Kind::Tcp && (connection::is_opening(work.packet.tcp_flags) || !is_confirmed)
     }
 
     /// Where a fragment without ports belongs: to where the first one of its packet went.

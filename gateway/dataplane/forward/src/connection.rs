@@ -3,9 +3,9 @@
 use tgw_wire::{protocol, tcp};
 
 /// A SYN was seen, and nothing of the client since.
-const HALF_OPEN: u8 = 1;
+pub(crate) const HALF_OPEN: u8 = 1;
 /// The client has gone on after its SYN.
-const ESTABLISHED: u8 = 2;
+pub(crate) const ESTABLISHED: u8 = 2;
 /// Both ends have closed, or one has reset: the 5-tuple may come back as another connection.
 const CLOSING: u8 = 3;
 /// Not TCP.
@@ -90,11 +90,6 @@ const fn seconds(state: u8) -> u16 {
         (_, 0) => 900,
         _ => 120,
     }
-}
-
-/// Whether the client has only knocked.
-pub(crate) const fn is_half_open(state: u8) -> bool {
-    state & PHASE == HALF_OPEN
 }
 
 /// Whether another connection may take the 5-tuple over.

@@ -12,13 +12,14 @@
 use std::collections::VecDeque;
 
 use tgw_contract::colour::{ColourKey, Cookies};
-use tgw_contract::DropReason;
+use tgw_contract::{DropReason, Hop};
 use tgw_wire::{ipv4, ipv6, protocol, tcp};
 
 use crate::clb::Clb;
 use crate::connection::{self, Sender};
 use crate::cookie::{Offer, SynCookies};
 use crate::guard::Newcomer;
+use crate::hash::Map;
 use crate::packet::Kind;
 use crate::quic::Route;
 use crate::runner::{colour, Context, End};
@@ -66,6 +67,8 @@ pub(crate) struct Handshakes {
     windows: VecDeque<Due>,
     /// SYNs that the server has not answered, the oldest first.
     unanswered: VecDeque<Due>,
+    /// VIPs that have no cookies any more, and may have connections that began with one; whether the sweep has met such.
+    lingering: Map<u128, bool>,
 }
 
 /// What the handshake makes of a request.
@@ -87,10 +90,20 @@ impl Handshakes {
             has_table: false,
             windows: VecDeque::new(),
             unanswered: VecDeque::new(),
+            lingering: Map::default(),
         }
     }
 
-    pub(crate) fn take_tables(&mut self, tables: &Tables, clb: &ClbTables) {
+    pub(crate) fn take_tables(&mut self, tables: &Tables, clb: &ClbTables, before: Option<&ClbTables>) {
+        self.lingering.retain(|address, _| clb.has_cookies(*address) == Some(false));
+        let had = before.filter(|_| !self.splices.is_empty());
+        for &address in had.iter().flat_map(|had| had.by_address.keys()) {
+            let ends =
+                had.and_then(|had| had.has_cookies(address)) == Some(true) && clb.has_cookies(address) == Some(false);
+            if ends {
+                self.lingering.insert(address, true);
+            }
+        }
         if *self.probes.key() != tables.key {
             self.probes = Cookies::new(tables.key.clone());
             self.cookies = SynCookies::new(&tables.key);
@@ -100,6 +113,38 @@ impl Handshakes {
             self.splices = Splices::new(self.capacity);
             self.windows.reserve_exact(QUEUE);
             self.unanswered.reserve_exact(QUEUE);
+        }
+    }
+
+    /// Whether a VIP without cookies may have connections yet that began with one.
+    #[inline]
+    pub(crate) fn lingers(&self, address: u128) -> bool {
+        !self.lingering.is_empty() && self.lingering.contains_key(&address)
+    }
+
+    /// Find out which VIPs still have such connections: all of them in `parts` calls.
+    pub(crate) fn sweep(&mut self, parts: usize, now: Nanos) {
+        let Self { splices, lingering, .. } = self;
+        if lingering.is_empty() {
+            return;
+        }
+        let is_whole = splices.sweep(parts, (now / SECOND) as u32, |splice| {
+            if let Some(seen) = lingering.get_mut(&splice.flow.dst) {
+                *seen = true;
+            }
+        });
+        if is_whole {
+            lingering.retain(|_, seen| std::mem::take(seen));
+        }
+    }
+
+    /// It will be `now`. When the clock is set back, nobody waits longer than if asked now: the queue stays in order.
+    pub(crate) fn advance(&mut self, now: Nanos) {
+        let latest = now.saturating_add(PATIENCE);
+        if self.unanswered.back().is_some_and(|due| due.at > latest) {
+            for due in &mut self.unanswered {
+                due.at = due.at.min(latest);
+            }
         }
     }
 
@@ -117,7 +162,7 @@ impl Handshakes {
 }
 
 impl Clb {
-    /// A request to a VIP that has SYN cookies. `SynAnswered`, `SynCookieBad`, `HandshakePending`, and what may happen to
+    /// A request to a VIP that has SYN cookies, or had. `SynAnswered`, `SynCookieBad`, `HandshakePending`, and what may happen to
     /// any new connection.
     pub(crate) fn shake_request(
         &mut self,
@@ -142,8 +187,11 @@ impl Clb {
         }
         let flags = work.packet.tcp_flags;
         let opening = connection::is_opening(flags);
+        // Another server than the one that answered knows nothing of the connection: in numbers that nobody shifts, it resets
+        // the client.
         let known = known.filter(|(slot, splice)| {
-            let is_served = listener.backend(splice.backend).is_some();
+            let place = listener.place(splice.backend);
+            let is_served = place.is_some_and(|place| !splice.is_open || !listener.is_replaced(&clb.board, place));
             if !is_served {
                 self.handshakes.splices.remove(*slot);
             }
@@ -216,7 +264,7 @@ impl Clb {
         Ok(Step::Go(None))
     }
 
-    /// A reply, or an ICMP error about a request, of a VIP that has SYN cookies: the port when it became a frame to the
+    /// A reply, or an ICMP error about a request, of a VIP that has SYN cookies, or had: the port when it became a frame to the
     /// server. `HandshakePending`, `NoFlow`.
     pub(crate) fn shake_reply(
         &mut self,
@@ -417,6 +465,20 @@ impl Clb {
             if let Some(backend) = listener.backend(splice.backend) {
                 let _ = self.enter(None, work, Sender::Client, backend);
             }
+        }
+    }
+
+    /// Undo the shift of a packet that goes no further.
+    pub(crate) fn shift_back(&mut self, frame: &mut Frame, work: &Work) {
+        if work.packet.kind != Kind::Tcp {
+            return;
+        }
+        let known = self.handshakes.splices.find(work.hash, &work.flow, self.seconds());
+        let Some((_, splice)) = known.filter(|(_, splice)| splice.is_open) else { return };
+        if work.hop == Hop::ClbIn {
+            shift_ack(frame.bytes_mut(), &work.packet, splice.delta());
+        } else {
+            shift_seq(frame.bytes_mut(), &work.packet, splice.delta().wrapping_neg());
         }
     }
 

@@ -226,11 +226,11 @@ impl Packet {
         }
     }
 
-    /// The payload of a UDP packet that was read.
+    /// The payload of a UDP packet that was read; of a first fragment, what it holds of it.
     pub(crate) fn datagram<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         let from = bytes.get(self.l4..self.end).unwrap_or_default();
         let length = udp::Packet::new_unchecked(from).length();
-        from.get(udp::HEADER_LEN..length).unwrap_or_default()
+        from.get(udp::HEADER_LEN..length.min(from.len())).unwrap_or_default()
     }
 
     fn read_quoted(&mut self, bytes: &[u8]) -> Result<(), DropReason> {

@@ -25,12 +25,16 @@ const TCP_V4: u8 = 0x11;
 const TCP_V6: u8 = 0x21;
 const LEN_V4: usize = 28;
 const LEN_V6: usize = 52;
-/// The header has been sent at least once.
-const SENT: u8 = 1;
+/// The client has sent a SYN, and nothing since: the flow may make room for another (`connection::is_evictable`).
+const KNOCKED: u8 = connection::HALF_OPEN;
+/// It has gone on: the flow stays.
+const GOES_ON: u8 = connection::ESTABLISHED;
+/// Beside one of these: the header has been sent at least once.
+const SENT: u8 = 0x10;
 /// The server has all of it.
-const TAKEN: u8 = 2;
+const TAKEN: u8 = 0x20;
 /// One end has closed.
-const CLOSED: u8 = 4;
+const CLOSED: u8 = 0x40;
 const SACK: u8 = 5;
 const NOP: u8 = 1;
 
@@ -102,9 +106,16 @@ impl Proxied {
         self.flows.sweep(parts);
     }
 
-    /// Translate a packet of the client, which may be `room` bytes long at most on its way. `NoFlow`: its connection began
-    /// elsewhere, and nobody here knows where the header stands. `Fragment`: the header does not go into one.
-    pub(crate) fn request(&mut self, frame: &mut Frame, work: &mut Work, room: usize) -> Result<(), DropReason> {
+    /// Translate a packet of the client, which may be `room` bytes long at most on its way. `is_known`: its flow has a place
+    /// in the LD's table; a SYN that the flood gate lets pass without one gets none here either. `NoFlow`: its connection
+    /// began elsewhere, and nobody here knows where the header stands. `Fragment`: the header does not go into one.
+    pub(crate) fn request(
+        &mut self,
+        frame: &mut Frame,
+        work: &mut Work,
+        room: usize,
+        is_known: bool,
+    ) -> Result<(), DropReason> {
         if work.packet.kind != Kind::Tcp {
             return Ok(()); // an error quotes the server, whose own numbers stand as they are
         }
@@ -117,11 +128,12 @@ impl Proxied {
                 Some(found) if self.flows.value(found) == first => {}
                 // Made up, or of a client that has lost its memory: the server will tell, in the numbers of old.
                 Some(found) if self.flows.state(found) & (SENT | CLOSED) == SENT => return Ok(()),
-                Some(found) => self.flows.set(found, 0, first, timeout(0)),
-                None => {
-                    let entered = self.flows.insert(hash, &work.flow, 0, first, timeout(0));
+                Some(found) => self.flows.set(found, KNOCKED, first, timeout(KNOCKED)),
+                None if is_known => {
+                    let entered = self.flows.insert(hash, &work.flow, KNOCKED, first, timeout(KNOCKED));
                     entered.map_err(|_| DropReason::ConnTableFull)?;
                 }
+                None => {}
             }
             // Data in a SYN begins with the first byte.
             let header_len = segment(frame, &work.packet).header_len();
@@ -137,6 +149,7 @@ impl Proxied {
         let (state, first) = (self.flows.state(found), self.flows.value(found));
         let length = length(work.packet.version);
         let at_first = seq == first;
+        let state = if flags & tcp::RST == 0 { state & (SENT | TAKEN | CLOSED) | GOES_ON } else { state };
         let state_after = match flags {
             _ if flags & (tcp::RST | tcp::FIN) != 0 => state | CLOSED,
             _ if at_first => state | SENT,
@@ -296,6 +309,14 @@ fn segment_mut<'a>(frame: &'a mut Frame, packet: &Packet) -> tcp::Packet<&'a mut
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_syn_alone_may_be_evicted() {
+        assert!(connection::is_evictable(KNOCKED));
+        for marks in [0, SENT, SENT | TAKEN, CLOSED, SENT | CLOSED, SENT | TAKEN | CLOSED] {
+            assert!(!connection::is_evictable(GOES_ON | marks));
+        }
+    }
 
     #[test]
     fn numbers_around_the_header() {

@@ -99,6 +99,8 @@ pub(crate) struct Splices {
     tags: Vec<[u64; WAYS / 4]>,
     entries: Vec<[u64; ENTRY]>,
     active: usize,
+    /// How far a sweep has come.
+    swept: usize,
 }
 
 impl Splices {
@@ -106,7 +108,7 @@ impl Splices {
     pub(crate) fn new(capacity: usize) -> Self {
         // Half full, a set overflows about once in ten thousand.
         let sets = (2 * capacity).div_ceil(WAYS).next_power_of_two();
-        Self { tags: vec![[0; WAYS / 4]; sets], entries: vec![[0; ENTRY]; sets * WAYS], active: 0 }
+        Self { tags: vec![[0; WAYS / 4]; sets], entries: vec![[0; ENTRY]; sets * WAYS], active: 0, swept: 0 }
     }
 
     /// Look a connection up. `now` in seconds.
@@ -181,6 +183,31 @@ impl Splices {
         self.set_tag(set, way, 0);
     }
 
+    /// Forget what is past its deadline in a part of the table, and show what is not: all of it in `parts` calls, of which
+    /// the last returns true. `now` in seconds.
+    pub(crate) fn sweep(&mut self, parts: usize, now: u32, mut show: impl FnMut(&Splice)) -> bool {
+        let end = (self.swept + self.tags.len().div_ceil(parts.max(1))).min(self.tags.len());
+        for set in self.swept..end {
+            for way in 0..WAYS {
+                if self.tag(set, way) == 0 {
+                    continue;
+                }
+                let slot = Slot(set * WAYS + way);
+                match self.entries.get(slot.0).map(Splice::unpack) {
+                    Some(splice) if splice.deadline > now => show(&splice),
+                    _ => self.remove(slot),
+                }
+            }
+        }
+        let is_whole = end == self.tags.len();
+        self.swept = if is_whole { 0 } else { end };
+        is_whole
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.active == 0
+    }
+
     fn set_of(&self, hash: u64) -> usize {
         hash as usize & self.tags.len().wrapping_sub(1)
     }
@@ -225,6 +252,7 @@ mod tests {
         Find(u16),
         Remove(u16),
         Wait(u32),
+        Sweep,
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -234,6 +262,7 @@ mod tests {
             4 => name.clone().prop_map(Step::Find),
             1 => name.prop_map(Step::Remove),
             1 => (1u32..20).prop_map(Step::Wait),
+            1 => Just(Step::Sweep),
         ];
         prop::collection::vec(step, 1..400)
     }
@@ -289,6 +318,16 @@ mod tests {
                         map.remove(&name);
                     }
                     Step::Wait(seconds) => now += seconds,
+                    Step::Sweep => {
+                        let mut shown = Vec::new();
+                        while !table.sweep(2, now, |splice| shown.push(splice.flow.src_port)) {}
+                        shown.sort_unstable();
+                        map.retain(|_, known| known.1 > now);
+                        let mut known: Vec<u16> = map.keys().copied().collect();
+                        known.sort_unstable();
+                        prop_assert_eq!(shown, known);
+                        prop_assert_eq!(table.is_empty(), map.is_empty());
+                    }
                 }
             }
         }

@@ -17,12 +17,15 @@ const NOP: u8 = 1;
 const MOST_HEADER: usize = 60;
 
 /// Put the option in front of the others, when there is room for it in the header and, with `room` bytes of packet at
-/// most, on the way. One that the client has put there itself would lie: it goes in any case.
+/// most, on the way; a first fragment gets none. One that the client has put there itself would lie: it goes in any case.
 pub(crate) fn tell(frame: &mut Frame, packet: &mut Packet, room: usize) {
-    if packet.kind != Kind::Tcp || packet.part != Part::Whole {
+    if packet.kind != Kind::Tcp {
         return;
     }
     hide(frame, packet);
+    if packet.part != Part::Whole {
+        return;
+    }
     let (option, length) = option(packet);
     let option = option.get(..length).unwrap_or_default();
     let header_len = view(frame, packet).header_len();

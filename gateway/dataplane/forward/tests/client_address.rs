@@ -7,9 +7,12 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde_json::{json, Value};
-use support::{frame, icmp, ip, node, open, plan, send, tunnel, untunnel, verify, Plan, Result, Tcp};
+use support::{
+    fragments, frame, icmp, ip, node, node_with, open, plan, reassembled, send, send_at, tunnel, untunnel, verify,
+    Plan, Result, Tcp, NOW,
+};
 use tgw_contract::{DropReason, Role};
-use tgw_forward::Pipeline;
+use tgw_forward::{Options, Outcome, Pipeline};
 use tgw_wire::tcp::{self, ACK, FIN, PSH, RST, SYN};
 
 fn tables(p: &Plan, how: &str, mtu: u32) -> Value {
@@ -117,6 +120,39 @@ fn a_made_up_option_is_taken_out() {
     assert_eq!(sent(3, &[0, 254, 8, 1])[8..], [0, 254, 8, 1]);
     assert_eq!(sent(4, &[1, 1, 254, 8])[8..], [1; 4]);
     assert_eq!(sent(5, &[2, 0, 254, 8])[8..], [2, 0, 254, 8], "nobody reads on behind this");
+}
+
+/// In a first fragment, behind a shut flood gate, and in a connection that comes over from another LD.
+#[test]
+fn a_made_up_option_is_taken_out_wherever_the_server_may_read_it() {
+    let p = plan(4, 4, "gre");
+    let mut tables = tables(&p, "toa", 1700);
+    let lie = [254, 8, 0, 80, 9, 9, 9, 9];
+    let nothing = [1; 8];
+    let packet = |port, flags, payload: &[u8]| {
+        Tcp { options: &lie, payload, ..Tcp::new((p.client, port), (p.private, 80), flags) }.ip()
+    };
+    let parts = fragments(&packet(4000, SYN, &[7; 32]), 7, 32);
+    let first = request(&mut *node(Role::Clb, &tables), &p, &parts[0]);
+    let whole = reassembled(&[untunnel(&first.frame).3, parts[1].clone()]);
+    verify(&whole);
+    assert_eq!(open(&whole).3[20..28], nothing);
+
+    let expected = [&toa_of(&p, 4001)[..], &nothing].concat();
+    let mut clb = node(Role::Clb, &tables);
+    for _ in 0..2 {
+        let stray = segment(&request(&mut *clb, &p, &packet(4001, ACK, b"GET")));
+        assert_eq!(stray[20..], [&expected[..], b"GET"].concat(), "while the server has not answered");
+    }
+
+    tables["clb"]["vips"][0]["flood_gate_per_s"] = json!(1);
+    let mut clb = node(Role::Clb, &tables);
+    for port in 100..200 {
+        request(&mut *clb, &p, &Tcp::new((p.client, port), (p.private, 80), SYN).ip());
+    }
+    for flags in [SYN, ACK] {
+        assert_eq!(segment(&request(&mut *clb, &p, &packet(4001, flags, b"")))[20..], expected);
+    }
 }
 
 fn header_of(p: &Plan, port: u16) -> Vec<u8> {
@@ -355,6 +391,51 @@ fn another_syn_moves_nothing_while_the_connection_lives() {
     request(&mut *pair.clb, &p, &syn);
     let first = Tcp { seq: 900_001, ..Tcp::new((p.client, 4000), (p.private, 80), ACK) }.ip();
     assert_eq!(segment(&request(&mut *pair.clb, &p, &first))[20..], header_of(&p, 4000));
+}
+
+/// With and without the gate, with the header on its way and with the header taken, with one end closed.
+#[test]
+fn a_flood_of_syns_takes_no_place_of_a_proxied_connection() {
+    for (gated, last) in [(false, None), (true, None), (false, Some(ACK)), (false, Some(FIN | ACK))] {
+        let p = plan(4, 4, "gre");
+        let mut tables = tables(&p, "proxy_v2", 1500);
+        if gated {
+            tables["clb"]["vips"][0]["flood_gate_per_s"] = json!(100);
+        }
+        let options = Options { flow_capacity: 1024, seed: 5, workers: 1, ..Options::default() };
+        let mut clb = node_with(Role::Clb, &tables, options);
+        let mut now = NOW;
+        let to = |clb: &mut dyn Pipeline, now: u64, packet: &Tcp<'_>| {
+            send_at(now, clb, 0, &frame(&tunnel(p.eip, p.service, p.encap, None, &packet.ip()))).outcome
+        };
+        let back = |clb: &mut dyn Pipeline, now: u64, port: u16, ack: u32, flags: u8| {
+            let packet = Tcp { ack, ..Tcp::new((p.private, 80), (p.client, port), flags) };
+            send_at(now, clb, 0, &frame(&tunnel(p.host, p.ld, p.encap, p.key, &packet.ip()))).outcome
+        };
+        let forwarded = Outcome::Forward { port: 0 };
+        for port in 1000..1200 {
+            now += 20_000_000;
+            let syn = Tcp::new((p.client, port), (p.private, 80), SYN);
+            assert_eq!(to(&mut *clb, now, &syn), forwarded);
+            assert_eq!(back(&mut *clb, now, port, 1001, SYN | ACK), forwarded);
+            assert_eq!(to(&mut *clb, now, &Tcp { seq: 1001, flags: ACK, payload: b"GET", ..syn }), forwarded);
+            if let Some(flags) = last {
+                assert_eq!(back(&mut *clb, now, port, 1001 + 28 + 3, flags), forwarded);
+            }
+        }
+        for n in 0..4096 {
+            let source = format!("100.64.{}.{}", n / 256, n % 256);
+            to(&mut *clb, now, &Tcp::new((&source, 5), (p.private, 80), SYN));
+        }
+        for port in 1000..1200 {
+            assert_eq!(back(&mut *clb, now, port, 1001 + 28 + 3, ACK), forwarded, "{gated} {last:?} {port}");
+        }
+        // Whoever comes after the flood finds a place.
+        now += 10_000_000_000;
+        let syn = Tcp::new((p.client, 9), (p.private, 80), SYN);
+        assert_eq!(to(&mut *clb, now, &syn), forwarded);
+        assert_eq!(back(&mut *clb, now, 9, 1001, SYN | ACK), forwarded);
+    }
 }
 
 #[test]

@@ -6,7 +6,9 @@ mod support;
 use std::collections::{HashMap, HashSet};
 
 use serde_json::{json, Value};
-use support::{frame, icmp, node, plan, plans, send, tables, tunnel, udp, unreachable, untunnel, Plan, Tcp, NOW};
+use support::{
+    fragments, frame, icmp, node, plan, plans, send, tables, tunnel, udp, unreachable, untunnel, Plan, Tcp, NOW,
+};
 use tgw_contract::{DropReason, Role};
 use tgw_forward::{Dispatcher, Frame, Outcome, Pipeline};
 use tgw_wire::quic::{Kind, Repr, VERSION_1, VERSION_2};
@@ -137,6 +139,20 @@ fn first_packets_of_a_connection_meet_by_the_id_that_the_client_made_up() {
 }
 
 /// What no id leads anywhere goes by its addresses and ports, and to the server that its flow knows.
+#[test]
+fn the_first_fragment_of_a_datagram_goes_by_its_id_and_the_others_follow() {
+    let mut ld = Ld::new(encoded());
+    let datagram = [short(&made_by(3, 9)), vec![7; 600]].concat();
+    let whole = udp((ld.p.client, 4000), (ld.p.private, 443), &datagram, true);
+    let worker = ld.worker(4000, &datagram);
+    for part in fragments(&whole, 9, 400) {
+        let bytes = frame(&tunnel(ld.p.eip, ld.p.service, ld.p.encap, None, &part));
+        assert_eq!(ld.dispatcher.classify(&load(&bytes), WORKERS), worker);
+        let result = send(&mut *ld.clb, 0, &bytes);
+        assert_eq!((result.port(), untunnel(&result.frame).2), (0, Some(103)));
+    }
+}
+
 #[test]
 fn what_says_nothing_falls_back_to_the_tuple() {
     for fields in [encoded(), json!({"dispatch": "quic"})] {

@@ -465,6 +465,38 @@ fn an_affine_client_moves_on_when_its_server_is_drained_removed_or_down() {
 }
 
 /// A flood of SYNs of made-up clients enters nobody, so it pushes nobody out.
+/// The table for clients holds a quarter of what the flow table holds: without the gate the flood would fill it.
+#[test]
+fn a_flood_of_datagrams_crowds_no_affine_client_out() {
+    let p = plan(4, 4, "gre");
+    let of = |weights: [u32; 2], epoch: u64| {
+        let mut tables = p.clb_tables();
+        let backend = |(id, weight): (u32, u32)| json!({"id": id, "tunnel": host(id), "key": id, "encap": "gre", "weight": weight});
+        let mut listener = tables["clb"]["vips"][0]["listeners"][1].clone();
+        listener["affinity_s"] = json!(600);
+        listener["backends"] = json!([backend((5, weights[0])), backend((6, weights[1]))]);
+        tables["clb"]["vips"][0]["flood_gate_per_s"] = json!(10);
+        tables["clb"]["vips"][0]["listeners"] = json!([listener]);
+        tables["epoch"] = json!(epoch);
+        tables
+    };
+    let options = Options { flow_capacity: 1000, seed: 5, workers: 1, ..Options::default() };
+    let mut clb = node_with(Role::Clb, &of([100, 100], 7), options);
+    let ask = |clb: &mut dyn Pipeline, now: u64, client: &str, port: u16| {
+        let question = udp((client, port), (p.private, 53), b"question", true);
+        untunnel(&send_at(now, clb, 0, &frame(&tunnel(p.eip, p.service, "gre", None, &question))).frame).2.unwrap()
+    };
+    for n in 0..5000 {
+        ask(&mut *clb, NOW, &format!("100.64.{}.{}", n / 256, n % 256), 5);
+    }
+    let at = |n: u64| NOW + (60 + n) * SECOND;
+    let homes: Vec<u32> = (0..40).map(|n| ask(&mut *clb, at(n), &format!("192.0.2.{n}"), 1000)).collect();
+    clb.set_tables(support::tables(&of([1, 1000], 8), Role::Clb));
+    for (n, home) in (0..).zip(homes) {
+        assert_eq!(ask(&mut *clb, at(41), &format!("192.0.2.{n}"), 2000), home);
+    }
+}
+
 #[test]
 fn a_syn_alone_is_not_remembered_and_a_full_table_leaves_the_hash() {
     let mut world = World::sized(json!({"affinity_s": 3000}), &equal(1..=4), 4096);

@@ -43,6 +43,13 @@ pub(crate) struct ClbLane {
     is_reply: bool,
 }
 
+impl ClbLane {
+    /// The mapped address of the VIP that it is to or from.
+    pub(crate) const fn vip_address(&self) -> u128 {
+        0xFFFF_0000_0000 | self.key.dst as u128
+    }
+}
+
 const fn service(address: u32, port: u16, protocol: u8) -> u64 {
     (address as u64) << 32 | (port as u64) << 16 | protocol as u64
 }

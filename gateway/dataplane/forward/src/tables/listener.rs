@@ -120,6 +120,11 @@ impl Listener {
         self.backends.get(place).is_some_and(|backend| backend.weight > 0) && self.is_up(board, place)
     }
 
+    /// Whether this server's connections go to others: it is down, and there is one that is open.
+    pub(crate) fn is_replaced(&self, board: &Board, place: usize) -> bool {
+        !self.is_up(board, place) && (0..self.backends.len()).any(|other| self.is_open(board, other))
+    }
+
     /// The real server for a new connection of this hash, among those that are up. A server that starts slowly takes what
     /// its share allows; what it does not take, and what would be a down server's, goes to the next choice, and connections
     /// of the others stay where they are. `None`: no server is up that has a weight.

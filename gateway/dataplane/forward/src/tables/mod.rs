@@ -142,6 +142,11 @@ impl ClbTables {
         self.by_address.get(&address).copied()
     }
 
+    /// Whether the VIP of this address ever answers SYNs with cookies; `None` without one.
+    pub(crate) fn has_cookies(&self, address: u128) -> Option<bool> {
+        self.vips.get(self.vip(address)? as usize).map(|vip| vip.protection.has_cookies())
+    }
+
     pub(crate) fn listener(&self, vip: u32, protocol: u8, port: u16) -> Option<&Listener> {
         self.listeners.get(self.place(vip, protocol, port)? as usize)
     }
