@@ -15,6 +15,6 @@ run() {
   nice -n 2 timeout 180 cargo +nightly miri test --quiet --locked --package "$1" --lib -- "${@:2}"
 }
 run tgw-node ring::
-run tgw-device af_xdp::ring
+PROPTEST_CASES=2 run tgw-device af_xdp::ring
 run tgw-forward memory:: flow::steps fast::bindings
 PROPTEST_CASES=4 run tgw-wire
