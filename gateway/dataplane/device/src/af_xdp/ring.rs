@@ -211,7 +211,7 @@ mod tests {
             1 => (0..20u32).prop_map(Step::Room),
             1 => (0..5u32).prop_map(Step::Overwrite),
         ];
-        prop::collection::vec(step, 0..400)
+        prop::collection::vec(step, 0..if cfg!(miri) { 40 } else { 400 })
     }
 
     proptest! {

@@ -108,7 +108,7 @@ fn quic() -> io::Result<()> {
 
 /// Insertions, look-ups, time and sweeps.
 fn flow() -> io::Result<()> {
-    let fill = |step: u16| (0..100u16).flat_map(move |n| [0, (n * step >> 8) as u8, (n * step) as u8, 60]);
+    let fill = |step: u16| (0..100u16).flat_map(move |n| [0, ((n * step) >> 8) as u8, (n * step) as u8, 60]);
     let later = [5, 0, 0, 30, 6, 0, 0, 0, 4, 0, 2, 0, 5, 0, 0, 40];
     for step in 1..3 {
         let input: Vec<u8> = std::iter::once(step as u8).chain(fill(step)).chain(later).chain(fill(step)).collect();
