@@ -5,7 +5,7 @@ CARGO := nice -n 2 cargo
 DATAPLANE := gateway/dataplane/Cargo.toml
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help setup demo test lint bench fuzz pins clean
+.PHONY: help setup demo test lint bench fuzz miri pins clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ bench: ## measure the packet path: out/bench/dataplane.json and a plot of each t
 
 fuzz: setup ## fuzz every parser and pipeline (SECONDS each: FUZZ_SECONDS, default 30)
 	@tools/fuzz.sh
+
+miri: ## interpret the tests of unsafe code and of the parsers under Miri (needs a nightly toolchain, says so without)
+	@tools/miri.sh
 
 pins: ## make requirements/*.txt anew from requirements/*.in
 	cd requirements && ../.venv/bin/uv pip compile -q --python-version 3.11 --universal --generate-hashes --no-header dev.in -o dev.txt

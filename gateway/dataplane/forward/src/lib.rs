@@ -185,6 +185,12 @@ pub fn pipeline(role: Role, worker: u16, options: &Options) -> Box<dyn Pipeline>
     }
 }
 
+/// Drive the flow table with any bytes and compare it with a plain map; panics where they differ.
+#[cfg(fuzzing)]
+pub fn flow_steps(data: &[u8]) {
+    flow::steps::run(data);
+}
+
 /// What can be read of a frame, for a record that the runtime writes: `kind`, `reason` and `verdict` are left to it.
 #[must_use]
 pub fn describe(frame: &Frame, role: Role, tables: Option<&Tables>) -> Point {

@@ -179,16 +179,6 @@ proptest! {
     }
 }
 
-/// What no binding has, least of all the address that marks a free lane.
-#[test]
-fn nobody_is_nobody() {
-    let p = plan(4, 4, "gre");
-    let tcp = |src, dst| Tcp::new(src, dst, ACK).ip();
-    let request = frame_to(EDGE_MAC, &tcp((p.client, 4000), ("0.0.0.0", 80)));
-    let reply = frame(&tunnel(p.ld, p.anycast, "gre", None, &tcp(("0.0.0.0", 80), (p.client, 4000))));
-    assert_eq!(agree(Role::Eip, &p.eip_tables(), 16, &[(NOW, vec![(1, request), (0, reply)])]).unwrap(), 0);
-}
-
 /// Otherwise the test above could agree on nothing.
 #[test]
 fn ordinary_packets_are_forwarded() {
@@ -206,4 +196,16 @@ fn ordinary_packets_are_forwarded() {
     assert_eq!(agree(Role::Clb, &p.clb_tables(), 16, &[(NOW, clb)]).unwrap(), 5);
     let eip = vec![one(2, SYN), one(3, SYN | ACK), one(2, ACK), one(2, ACK | PSH), one(3, ACK)];
     assert_eq!(agree(Role::Eip, &p.eip_tables(), 16, &[(NOW, eip)]).unwrap(), 5);
+}
+
+/// Free places of the straight way's maps have the address 0.0.0.0, and so may packets.
+#[test]
+fn an_address_that_is_none_is_bound_to_nothing() {
+    let p = plan(4, 4, "gre");
+    for none in ["0.0.0.0", "0.0.0.1"] {
+        let tcp = |src, dst| Tcp::new(src, dst, ACK).ip();
+        let reply = (0, frame(&tunnel(p.ld, p.anycast, "gre", None, &tcp((none, 80), (p.client, 4000)))));
+        let request = (1, frame_to(EDGE_MAC, &tcp((p.client, 4000), (none, 80))));
+        assert_eq!(agree(Role::Eip, &p.eip_tables(), 16, &[(NOW, vec![reply, request])]).unwrap(), 0);
+    }
 }

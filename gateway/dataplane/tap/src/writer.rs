@@ -50,7 +50,8 @@ impl Counters {
     /// Frames dropped for any reason.
     #[must_use]
     pub fn all_drops(&self) -> u64 {
-        DropReason::ALL.iter().map(|&reason| self.drops(reason)).sum()
+        // Saturating: another process may have spoilt the file.
+        DropReason::ALL.iter().fold(0, |sum, &reason| sum.saturating_add(self.drops(reason)))
     }
 
     fn at(&self, index: usize) -> u64 {

@@ -211,7 +211,7 @@ mod tests {
             1 => (0..20u32).prop_map(Step::Room),
             1 => (0..5u32).prop_map(Step::Overwrite),
         ];
-        prop::collection::vec(step, 0..400)
+        prop::collection::vec(step, 0..if cfg!(miri) { 40 } else { 400 })
     }
 
     proptest! {
@@ -270,12 +270,13 @@ mod tests {
 
     #[test]
     fn two_threads_lose_nothing_and_keep_the_order() {
+        const ITEMS: u64 = if cfg!(miri) { 500 } else { 20_000 };
         let memory = Plain::new(8, u32::MAX - 100);
         let mut producer = Producer::new(memory.clone());
         let other = std::thread::spawn(move || {
             let mut consumer = Consumer::new(memory);
             let mut expected = 0;
-            while expected < 20_000 {
+            while expected < ITEMS {
                 match consumer.pop() {
                     Some(entry) => {
                         assert_eq!(entry, expected);
@@ -289,7 +290,7 @@ mod tests {
             }
         });
         let mut number = 0;
-        while number < 20_000 {
+        while number < ITEMS {
             if producer.push(number) {
                 number += 1;
             } else {

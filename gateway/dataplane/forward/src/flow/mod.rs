@@ -149,3 +149,5 @@ impl FlowTable {
 
 #[cfg(test)]
 mod oracle;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod steps;
