@@ -386,6 +386,7 @@ def repeat_one(whole: Document) -> Figure | None:
         for at, limit in limits:
             axis.plot([limit, limit], [at - 0.35, at + 0.35], color=LIMIT, linewidth=1.8)
         if limits:
+            axis.set_xlim(right=max(axis.get_xlim()[1], max(limit for _, limit in limits) * 1.05))
             axis.set_title("line: the machine's limit in the same mode", loc="left", fontsize=9, color=LIMIT)
     axis.set_xlabel("ns per packet")
     return figure

@@ -123,7 +123,8 @@ def figures(title: str, section: Document) -> Table:
     shown.add_column("what")
     shown.add_column("value", justify="right")
     for name, value in section.items():
-        shown.add_row(name, _text(value))
+        for inner, one in value.items() if isinstance(value, dict) else [("", value)]:
+            shown.add_row(f"{name}: {inner}" if inner else name, _text(one))
     return shown
 
 

@@ -39,6 +39,12 @@ impl Stage for Eip {
         matches!(fast, Fast::Eip(fast) if fast.read(frame, lane, prefetch))
     }
 
+    fn look_again(&mut self, fast: &Fast, lane: &mut EipLane) {
+        if let Fast::Eip(fast) = fast {
+            fast.look_again(&self.sheet, lane);
+        }
+    }
+
     fn finds(&mut self, fast: &Fast, lane: &EipLane) -> bool {
         matches!(fast, Fast::Eip(fast) if fast.finds(lane))
     }

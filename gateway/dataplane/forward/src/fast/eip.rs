@@ -9,10 +9,13 @@ use super::template::Template;
 use super::Door;
 use crate::meters::Sheet;
 use crate::packet::{from_v4, is_v4};
+use crate::prefetch::prefetch;
 use crate::tables::{EipTables, Endpoint, Port, Tables, EDGE, FABRIC};
 use crate::Frame;
 
 const ETHERNET: usize = 14;
+/// From so many bindings on their records are asked for ahead of time.
+const LARGE: usize = 8192;
 
 /// What an EIP node's tables say of ordinary packets.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub(crate) struct FastEip {
     link: [u8; ETHERNET],
     /// Largest packet that port takes [bytes].
     most: u16,
+    /// Whether bindings and their records are more than caches near the core hold.
+    is_large: bool,
 }
 
 /// What is known of a packet on its straight way.
@@ -72,6 +77,7 @@ impl FastEip {
             tunnel,
             link: link(edge)?,
             most: edge.mtu,
+            is_large: eip.bindings.len() > LARGE,
         })
     }
 
@@ -104,6 +110,18 @@ impl FastEip {
             return None;
         }
         Some(EipLane { address, at: at as u16, len: packet.len, protocol: packet.protocol, tos: packet.tos, is_reply })
+    }
+
+    /// Once the binding has come: ask for its record, where there are so many that it is likely far away.
+    #[inline]
+    pub(crate) fn look_again(&self, sheet: &Sheet, lane: &EipLane) {
+        if !self.is_large {
+            return;
+        }
+        let bindings = if lane.is_reply { &self.by_private } else { &self.by_public };
+        if let Some(record) = bindings.get(lane.address).and_then(|bound| sheet.record(bound.place)) {
+            prefetch(record);
+        }
     }
 
     /// Whether the packet's address is bound.
