@@ -57,7 +57,7 @@ def _footer(figure: Figure, whole: Document) -> None:
     dirty = " with changes" if whole.get("dirty") else ""
     parts = [f"commit {str(whole.get('commit', 'unknown'))[:12]}{dirty}", machine.get("cpu", "unknown processor")]
     parts += [f"{machine['cores']} cores"] if "cores" in machine else []
-    parts += [f"Linux {machine['kernel']}"] if "kernel" in machine else []
+    parts += [f"Linux {machine['kernel'].split('-')[0]}"] if "kernel" in machine else []
     figure.text(0.01, 0.008, "  ·  ".join(parts), fontsize=7, color="#666666", ha="left", va="bottom")
 
 
