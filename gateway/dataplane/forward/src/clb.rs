@@ -388,7 +388,7 @@ impl Clb {
             // Whose connection it is stands in the packet: no state is needed, and a flow that is known follows.
             if let Some(backend) = listener.backends.get(place).filter(|_| listener.is_up(board, place)) {
                 match found {
-                    Some(found) => self.touch(found, self.flows.state(found), work, Sender::Client, backend),
+                    Some(found) => self.touch(found, work, Sender::Client, backend),
                     None if opens => self.open_named(vip, work, backend)?,
                     None => {}
                 }
@@ -402,7 +402,7 @@ impl Clb {
             let stays = known.filter(|place| listener.is_up(board, *place));
             if let Some((place, backend)) = stays.and_then(|place| Some((place, listener.backends.get(place)?))) {
                 if !work.is_error() {
-                    self.touch(found, state, work, Sender::Client, backend);
+                    self.touch(found, work, Sender::Client, backend);
                     // One that has gone on after its SYN: see `affinity`.
                     if listener.affinity_s.is_some() && !opening {
                         self.remember(clb, listener, place, work);
@@ -420,7 +420,7 @@ impl Clb {
         if let Some(found) = found.filter(|_| known == Some(place)) {
             // All are down, and it stays where it was.
             if !work.is_error() {
-                self.touch(found, self.flows.state(found), work, Sender::Client, backend);
+                self.touch(found, work, Sender::Client, backend);
             }
             return Ok(backend);
         }
@@ -546,8 +546,7 @@ impl Clb {
                     .filter(|backend| work.outer.is_from(&backend.endpoint))
                     .ok_or(DropReason::NoFlow)?;
                 if !work.is_error() {
-                    let state = self.flows.state(found);
-                    self.touch(found, state, work, Sender::Server, backend);
+                    self.touch(found, work, Sender::Server, backend);
                 }
                 Ok((listener, backend))
             }
@@ -573,8 +572,8 @@ impl Clb {
         }
     }
 
-    pub(crate) fn touch(&mut self, found: Found, state: u8, work: &Work, from: Sender, backend: &Backend) {
-        let state = connection::next(state, work.flow.protocol, work.packet.tcp_flags, from);
+    pub(crate) fn touch(&mut self, found: Found, work: &Work, from: Sender, backend: &Backend) {
+        let state = connection::next(self.flows.state(found), work.flow.protocol, work.packet.tcp_flags, from);
         self.flows.set(found, state, backend.id, connection::timeout(state));
     }
 

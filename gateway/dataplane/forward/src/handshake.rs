@@ -439,8 +439,7 @@ impl Clb {
         }
         self.pass(slot, &mut splice, tcp::SYN | tcp::ACK, Sender::Server);
         if let Some(found) = self.flows.find(work.hash, &work.flow) {
-            let state = self.flows.state(found);
-            self.touch(found, state, work, Sender::Server, backend);
+            self.touch(found, work, Sender::Server, backend);
         }
         let due = Due { slot, cookie: splice.cookie, at: self.now };
         Handshakes::remember(&mut self.handshakes.windows, due);
