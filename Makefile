@@ -8,7 +8,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 .PHONY: help setup demo test lint bench fuzz miri pins clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install what is missing, build the native core
 	@tools/setup.sh
