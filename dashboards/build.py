@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from dashboards import fleet, incident, probe, source
+from dashboards.source import Places
 
 OUT = Path(__file__).resolve().parent / "provisioning"
 
@@ -18,6 +20,7 @@ datasources:
   - name: {source.NAME}
     uid: {source.UID}
     type: {source.PLUGIN}
+    editable: false
     jsonData:
       host: $TGW_WAREHOUSE_HOST
       port: $TGW_WAREHOUSE_PORT
@@ -33,6 +36,7 @@ apiVersion: 1
 providers:
   - name: tgw
     folder: tgw
+    folderUid: tgw
     type: file
     allowUiUpdates: false
     options:
@@ -40,13 +44,25 @@ providers:
 """
 
 
-def documents() -> dict[str, dict[str, object]]:
-    """Dashboard JSON by uid."""
+def documents(places: Places | None = None, uid: str = source.UID) -> dict[str, dict[str, Any]]:
+    """Dashboard JSON by uid. `uid`: of the data source that they ask."""
     out = {}
     for room in (fleet, incident, probe):
-        document = json.loads(json.dumps(room.build().build(), cls=JSONEncoder))
+        text = json.dumps(room.build(places or Places()).build(), cls=JSONEncoder)
+        document = json.loads(text, object_hook=lambda value: _asks(value, uid))
+        number(document["panels"])
         out[str(document["uid"])] = document
     return out
+
+
+def _asks(value: dict[str, Any], uid: str) -> dict[str, Any]:
+    return {**value, "uid": uid} if value.get("type") == source.PLUGIN and "uid" in value else value
+
+
+def number(panels: list[dict[str, Any]]) -> None:
+    """Give each panel a number of its own, so that a link to it, or an annotation on it, means one panel."""
+    for i, panel in enumerate(panels, 1):
+        panel["id"] = i
 
 
 def files() -> dict[Path, str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders import dashboard as builders
 
 from dashboards.panels import BAD, CALM, GOOD, WARN, number, rows, series, thresholds
+from dashboards.source import Places
 
 INCIDENT_LINK = "/d/tgw-incident?var-incident=${__value.raw}"
 PROBE_LINK = "/d/tgw-probe?var-probe=${__value.raw}"
 
 
-def build() -> builders.Dashboard:
+def build(places: Places) -> builders.Dashboard:
     """The dashboard."""
     return (
         builders.Dashboard("tgw: fleet health")

@@ -7,24 +7,25 @@ from grafana_foundation_sdk.models import dashboard as models
 
 from dashboards.fleet import PROBE_LINK
 from dashboards.panels import BAD, CALM, GOOD, WARN, number, rows, series, thresholds
-from dashboards.source import REF
+from dashboards.source import REF, Places, text
 
 # The part of the range that matters: a minute before it began until a minute after it ended.
+_INCIDENT = text("incident")
 _AROUND = """
-{column} >= (SELECT min(opened) - INTERVAL 60 SECOND FROM incidents FINAL WHERE id = ${{incident:sqlstring}})
+{column} >= (SELECT min(opened) - INTERVAL 60 SECOND FROM incidents FINAL WHERE id = {incident})
 AND {column} <= (SELECT max(coalesce(closed, now64(9))) + INTERVAL 60 SECOND
-FROM incidents FINAL WHERE id = ${{incident:sqlstring}})
+FROM incidents FINAL WHERE id = {incident})
 """
-_VIPS = "(SELECT arrayJoin(vips) FROM incidents FINAL WHERE id = ${incident:sqlstring})"
-_NODES = "(SELECT arrayJoin(named_nodes) FROM incidents FINAL WHERE id = ${incident:sqlstring})"
+_VIPS = f"(SELECT arrayJoin(vips) FROM incidents FINAL WHERE id = {_INCIDENT})"
+_NODES = f"(SELECT arrayJoin(named_nodes) FROM incidents FINAL WHERE id = {_INCIDENT})"
 
 
 def around(column: str) -> str:
     """A condition on a time column: the incident and a minute on both sides."""
-    return _AROUND.format(column=column)
+    return _AROUND.format(column=column, incident=_INCIDENT)
 
 
-def build() -> builders.Dashboard:
+def build(places: Places) -> builders.Dashboard:
     """The dashboard."""
     return (
         builders.Dashboard("tgw: one incident")
@@ -50,10 +51,10 @@ def build() -> builders.Dashboard:
             rows(
                 "Incident",
                 "What the analyzer says of it now.",
-                """
+                f"""
                 SELECT kind, subject, arrayStringConcat(named_nodes, ', ') AS nodes, state, severity, opened,
                 closed AS ended, summary
-                FROM incidents FINAL WHERE id = ${incident:sqlstring}
+                FROM incidents FINAL WHERE id = {_INCIDENT}
                 """,
                 height=4,
             )
@@ -62,9 +63,9 @@ def build() -> builders.Dashboard:
             number(
                 "Open for",
                 "From the opening to the close, or until now.",
-                """
+                f"""
                 SELECT dateDiff('millisecond', opened, coalesce(closed, now64(9))) / 1000 AS open_for
-                FROM incidents FINAL WHERE id = ${incident:sqlstring}
+                FROM incidents FINAL WHERE id = {_INCIDENT}
                 """,
                 "s",
                 thresholds((None, GOOD), (60, WARN), (300, BAD)),
@@ -74,9 +75,9 @@ def build() -> builders.Dashboard:
             number(
                 "Timeline spans",
                 "From the first to the last thing that the analyzer noted of it.",
-                """
+                f"""
                 SELECT dateDiff('millisecond', min(ts), max(ts)) / 1000 AS spans FROM incident_events FINAL
-                WHERE incident_id = ${incident:sqlstring}
+                WHERE incident_id = {_INCIDENT}
                 """,
                 "s",
                 thresholds((None, CALM)),
@@ -86,7 +87,7 @@ def build() -> builders.Dashboard:
             number(
                 "VIPs affected",
                 "VIPs whose probes are evidence of it.",
-                "SELECT length(vips) AS vips FROM incidents FINAL WHERE id = ${incident:sqlstring}",
+                f"SELECT length(vips) AS vips FROM incidents FINAL WHERE id = {_INCIDENT}",
                 "short",
                 thresholds((None, CALM)),
             )
@@ -96,8 +97,8 @@ def build() -> builders.Dashboard:
             rows(
                 "Timeline",
                 "Everything the analyzer noted, oldest first.",
-                """
-                SELECT ts, kind, text FROM incident_events FINAL WHERE incident_id = ${incident:sqlstring}
+                f"""
+                SELECT ts, kind, text FROM incident_events FINAL WHERE incident_id = {_INCIDENT}
                 ORDER BY ts, seq
                 """,
                 width=14,
@@ -108,9 +109,9 @@ def build() -> builders.Dashboard:
             rows(
                 "Actions",
                 "What was asked of the control plane, and what it answered; a refusal names its rail.",
-                """
+                f"""
                 SELECT ts, kind, cluster, state, detail FROM actions FINAL
-                WHERE incident_id = ${incident:sqlstring} ORDER BY ts
+                WHERE incident_id = {_INCIDENT} ORDER BY ts
                 """,
                 width=10,
                 height=10,

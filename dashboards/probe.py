@@ -5,13 +5,14 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders import dashboard as builders
 
 from dashboards.panels import CALM, GOOD, WARN, number, rows, thresholds
+from dashboards.source import Places, text
 
-_PROBE = "${probe:sqlstring}"
+_PROBE = text("probe")
 # Addresses of IPv4 are kept mapped into IPv6; people read them without the prefix.
 _SHOWN = "replaceOne(toString({0}), '::ffff:', '')"
 
 
-def build() -> builders.Dashboard:
+def build(places: Places) -> builders.Dashboard:
     """The dashboard."""
     return (
         builders.Dashboard("tgw: journey of a probe")

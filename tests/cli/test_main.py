@@ -189,6 +189,11 @@ def test_the_committed_dashboards_are_what_the_code_builds() -> None:
         (["--warehouse", "tcp://x", "--password-file", "TOKEN"], 2, "--warehouse: expected http://host:port"),
         (["--warehouse", "http://127.0.0.1:1", "--password-file", "/no/such"], 2, "/no/such"),
         (["--warehouse", "http://127.0.0.1:1", "--password-file", "TOKEN"], 1, "Grafana at http://127.0.0.1:1"),
+        (
+            ["--warehouse", "http://127.0.0.1:1", "--password-file", "TOKEN", "--analyzer", "javascript:alert(1)"],
+            2,
+            "--analyzer: expected http(s)://",
+        ),
         ([], 1, "tgw lab up"),
     ],
 )

@@ -21,6 +21,10 @@ SPAN = Range(from_ms=1_000_500, to_ms=2_000_500, interval_s=10)
         ("$__fromTime_ms", "fromUnixTimestamp64Milli(1000500)"),
         ("$__interval_s", "10"),
         ("x IN (${names:sqlstring})", "x IN ('a','it''s')"),
+        ("'${names:percentencode}'", "'%7Ba%2Cit%27s%7D'"),
+        ("'${number:percentencode}'", "'7'"),
+        ("$__fromTime", "toDateTime(1000)"),
+        ("$__toTime", "toDateTime(2000)"),
         ("n = ${number}", "n = 7"),
     ],
 )
