@@ -1,7 +1,7 @@
-"""A statement's words as ClickHouse's lexer cuts them, in time linear in its length; what could be cut otherwise is refused.
+"""A statement's words as ClickHouse's lexer cuts them, in linear time; what could be cut otherwise is refused.
 
-The engine's parser says what a statement is (`syntax.py`). These tokens see to what must be known before it may be asked
-(one statement, all quotations ended), and to what its tree does not show.
+The engine's parser says what a statement is (`syntax.py`). These tokens see to what must be known before it may be
+asked (one statement, all quotations ended), and to what its tree does not show.
 """
 
 from __future__ import annotations
