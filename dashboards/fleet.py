@@ -1,206 +1,272 @@
-"""Fleet health: are VIPs answered, do nodes forward, why do packets die, is the telemetry itself whole?"""
+"""Fleet health: what is wrong, since when, whom it hits, what was done; and is the telemetry itself whole?"""
 
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as builders
+from grafana_foundation_sdk.builders import stat, table, timeseries
+from grafana_foundation_sdk.models import dashboard as models
 
-from dashboards.panels import BAD, CALM, GOOD, WARN, number, rows, series, thresholds
-from dashboards.source import Places
+from dashboards import links, nodes
+from dashboards.panels import BAD, CALM, GOOD, OUTCOMES, STATES, WARN, Column, number, rows, series, thresholds
+from dashboards.source import ALL, REF, Places
+from dashboards.sql import (
+    STEP,
+    VIP_NAMES,
+    chosen_vip,
+    in_steps,
+    incident_range,
+    last_minute,
+    lines,
+    step,
+    vip_words,
+    wide,
+)
 
-INCIDENT_LINK = "/d/tgw-incident?var-incident=${__value.raw}"
-PROBE_LINK = "/d/tgw-probe?var-probe=${__value.raw}"
+MINUTE = "In the last minute of the range of which everything is known (it ends 5 s before the range does)."
 
 
 def build(places: Places) -> builders.Dashboard:
     """The dashboard."""
-    return (
+    dashboard = (
         builders.Dashboard("tgw: fleet health")
-        .uid("tgw-fleet")
+        .uid(links.FLEET)
         .tags(["tgw"])
-        .description("Probes, Trace Points and Drop Points of the whole region.")
+        .description("What is wrong, since when, whom it hits, what was done. The variables choose nodes and VIPs.")
         .refresh("10s")
         .time("now-15m", "now")
         .timezone("utc")
         .tooltip(1)  # type: ignore[arg-type]  # the crosshair is shared
-        .with_row(builders.Row("Now"))
-        .with_panel(
-            number(
-                "Probes answered",
-                "Share of the probes sent in this range that were answered. The rest was refused, silent or not sent.",
-                "SELECT countIf(outcome = 'answered') / count() AS answered FROM probes WHERE $__timeFilter_ms(ts)",
-                "percentunit",
-                thresholds((None, BAD), (0.99, WARN), (0.999, GOOD)),
-                decimals=3,
-            )
-        )
-        .with_panel(
-            number(
-                "Open incidents",
-                "Incidents that are not closed, whenever they began.",
-                "SELECT count() AS open FROM incidents FINAL WHERE state != 'closed'",
-                "short",
-                thresholds((None, GOOD), (1, BAD)),
-            )
-        )
-        .with_panel(
-            number(
-                "Nodes passing probes",
-                "Nodes with at least one Trace Point in this range.",
-                "SELECT uniqExact(node) AS nodes FROM trace_points WHERE $__timeFilter_ms(ts)",
-                "short",
-                thresholds((None, CALM)),
-            )
-        )
-        .with_panel(
-            number(
-                "Feeds alive",
-                "Taps (one per worker or prober) whose writer was alive when the collector last looked.",
-                """
-                SELECT countIf(alive) / count() AS alive FROM (
-                    SELECT node, worker, argMax(alive, ts) AS alive FROM feeds
-                    WHERE $__timeFilter_ms(ts) GROUP BY node, worker)
-                """,
-                "percentunit",
-                thresholds((None, BAD), (0.95, WARN), (1, GOOD)),
-                decimals=1,
-            )
-        )
-        .with_panel(
-            number(
-                "Records lost",
-                "Records that the collector knows to be lost in this range (full tap, torn spool). Never guessed.",
-                "SELECT sum(count) AS lost FROM losses WHERE $__timeFilter_ms(ts)",
-                "short",
-                thresholds((None, GOOD), (1, WARN)),
-            )
-        )
-        .with_panel(
-            number(
-                "Round trip, 99th percentile",
-                "Of answered probes, from the SYN to the SYN-ACK at the prober.",
-                """
-                SELECT quantile(0.99)(rtt_ns) / 1e9 AS rtt FROM probes
-                WHERE $__timeFilter_ms(ts) AND outcome = 'answered'
-                """,
-                "s",
-                thresholds((None, GOOD), (0.05, WARN), (0.5, BAD)),
-            )
-        )
-        .with_row(builders.Row("Probes"))
-        .with_panel(
-            series(
-                "Probes by outcome",
-                "Probes sent per interval, by what came back.",
-                """
-                SELECT $__timeInterval(second) AS time, outcome, sum(probes) AS value FROM probes_1s
-                WHERE $__timeFilter(second) GROUP BY time, outcome ORDER BY time
-                """,
-                "short",
-                stacked=True,
-            )
-        )
-        .with_panel(
-            series(
-                "Probes not answered, by home cluster of the VIP",
-                "Share of each cluster's probes that were not answered.",
-                """
-                SELECT $__timeInterval(second) AS time, v.home AS cluster,
-                sumIf(probes, outcome != 'answered') / sum(probes) AS value
-                FROM probes_1s AS p INNER JOIN vips AS v ON v.id = p.vip_id
-                WHERE $__timeFilter(second) GROUP BY time, cluster ORDER BY time
-                """,
-                "percentunit",
-            )
-        )
+        .with_variable(choice("az", "AZ", "SELECT DISTINCT az FROM nodes ORDER BY az"))
+        .with_variable(choice("role", "Role", "SELECT DISTINCT role FROM nodes ORDER BY role"))
+        .with_variable(choice("cluster", "Cluster", "SELECT DISTINCT cluster FROM nodes ORDER BY cluster"))
+        .with_variable(choice("node", "Node", "SELECT name FROM nodes ORDER BY name LIMIT 5000"))
+        .with_variable(choice("vip", "VIP", "SELECT name FROM vips ORDER BY name LIMIT 5000"))
+        .annotation(links.INCIDENTS)
+        .annotation(links.MIGRATIONS)
+    )
+    dashboard = links.navigation(dashboard, places).with_row(builders.Row("At the end of this range"))
+    for tile in tiles():
+        dashboard = dashboard.with_panel(tile)
+    dashboard = (
+        dashboard.with_row(builders.Row("What is wrong, whom it hits, what was done"))
+        .with_panel(incidents())
+        .with_panel(hit())
+        .with_panel(outcomes())
+        .with_panel(by_cluster())
+        .with_panel(round_trips())
         .with_row(builders.Row("Nodes"))
-        .with_panel(
-            series(
-                "Trace Points by node",
-                "Coloured packets that passed each node, per interval. A collapse while probes go silent is a crash.",
-                """
-                SELECT $__timeInterval(second) AS time, node, sum(points) AS value FROM trace_points_1s
-                WHERE $__timeFilter(second) GROUP BY time, node ORDER BY time
-                """,
-                "short",
-            )
-        )
-        .with_panel(
-            series(
-                "Drop Points by node and reason",
-                "Packets that died, per interval. A surge at one node is jitter.",
-                """
-                SELECT $__timeInterval(second) AS time, concat(node, ' ', reason) AS what, sum(points) AS value
-                FROM drop_points_1s WHERE $__timeFilter(second) GROUP BY time, what ORDER BY time
-                """,
-                "short",
-                stacked=True,
-            )
-        )
-        .with_panel(
-            series(
-                "Residence time by node, 99th percentile",
-                "From a coloured packet's arrival at the node to its departure.",
-                """
-                SELECT $__timeInterval(second) AS time, node,
-                quantilesTDigestMerge(0.5, 0.99)(residence_ns)[2] / 1e9 AS value
-                FROM trace_points_1s WHERE $__timeFilter(second) GROUP BY time, node ORDER BY time
-                """,
-                "s",
-            )
-        )
-        .with_panel(
-            series(
-                "Round trip by prober, median",
-                "Of answered probes.",
-                """
-                SELECT $__timeInterval(second) AS time, prober,
-                quantilesTDigestMerge(0.5, 0.99)(rtt_ns)[1] / 1e9 AS value
-                FROM probes_1s WHERE $__timeFilter(second) AND outcome = 'answered'
-                GROUP BY time, prober ORDER BY time
-                """,
-                "s",
-            )
-        )
-        .with_row(builders.Row("Incidents and telemetry"))
-        .with_panel(
-            rows(
-                "Incidents",
-                "Every incident that was open at some time in this range.",
-                """
-                SELECT id, kind, subject, state, opened, closed AS ended, summary
-                FROM incidents FINAL
-                WHERE opened <= $__toTime_ms AND (closed IS NULL OR closed >= $__fromTime_ms)
-                ORDER BY opened DESC
-                """,
-                links={"id": INCIDENT_LINK},
-            )
-        )
-        .with_panel(
-            rows(
-                "Latest probes not answered",
-                "The newest 50, with a link to their journeys.",
-                """
-                SELECT toString(probe_id) AS probe, ts, prober, v.name AS vip, outcome, src_port
-                FROM probes AS p LEFT JOIN vips AS v ON v.id = p.vip_id
-                WHERE $__timeFilter_ms(ts) AND outcome != 'answered' ORDER BY ts DESC LIMIT 50
-                """,
-                width=12,
-                links={"probe": PROBE_LINK},
-            )
-        )
-        .with_panel(
-            rows(
-                "Feeds",
-                "Each tap as the collector last saw it. Heartbeat age is at that moment.",
-                """
-                SELECT node, worker, argMax(role, ts) AS kind, argMax(alive, ts) AS is_alive,
-                argMax(dateDiff('millisecond', heartbeat, ts), ts) / 1000 AS heartbeat_age,
-                argMax(write_cursor, ts) AS written, argMax(shipped, ts) AS in_warehouse,
-                argMax(lost, ts) AS lost_in_tap, argMax(suppressed, ts) AS not_sampled
-                FROM feeds WHERE $__timeFilter_ms(ts) GROUP BY node, worker ORDER BY is_alive, node, worker
-                """,
-                width=12,
-                units={"heartbeat_age": "s"},
-            )
-        )
+    )
+    for panel in nodes.panels():
+        dashboard = dashboard.with_panel(panel)
+    return (
+        dashboard.with_row(builders.Row("Probes and telemetry, one by one"))
+        .with_panel(latest())
+        .with_panel(nodes.taps())
+    )
+
+
+def choice(name: str, label: str, sql: str) -> builders.QueryVariable:
+    """A variable that chooses some of the names that `sql` gives, at first all."""
+    return (
+        builders.QueryVariable(name)
+        .label(label)
+        .datasource(REF)
+        .query(sql)
+        .refresh(models.VariableRefresh.ON_DASHBOARD_LOAD)
+        .sort(models.VariableSort.DISABLED)
+        .multi(True)
+        .include_all(True)
+        .all_value(ALL)
+        .current(models.VariableOption(selected=True, text=["All"], value=["$__all"]))
+    )
+
+
+def tiles() -> list[stat.Panel]:
+    """Six numbers about one minute, the freshness of what they rest on first."""
+    return [
+        number(
+            "Newest record",
+            "How long before the end of the range the newest record was made, of a probe or of a node. Grey: none "
+            "within a day; nothing else on this dashboard can be trusted then.",
+            """
+            SELECT if(count() = 0, NULL, dateDiff('second', max(newest), $__toTime)) AS age FROM (
+                SELECT max(second) AS newest FROM probes_1s
+                WHERE second > $__toTime - INTERVAL 1 DAY AND second <= $__toTime HAVING count() > 0
+                UNION ALL
+                SELECT max(second) AS newest FROM trace_points_1s
+                WHERE second > $__toTime - INTERVAL 1 DAY AND second <= $__toTime HAVING count() > 0)
+            """,
+            "s",
+            thresholds((0, CALM), (15, WARN), (60, BAD)),
+        ),
+        number(
+            "Open incidents",
+            f"Incidents that were not closed then, whenever they began; unknown while no probe comes in. {MINUTE}",
+            f"""
+            SELECT if(open > 0 OR known > 0, toNullable(open), NULL) AS open FROM
+            (SELECT count() AS open FROM incidents FINAL
+                WHERE opened <= $__toTime_ms AND (closed IS NULL OR closed > $__toTime_ms)) AS i,
+            (SELECT count() AS known FROM probes_1s WHERE {last_minute("second")}) AS p
+            """,
+            "short",
+            thresholds((0, GOOD), (1, BAD)),
+        ),
+        number(
+            "Probes answered",
+            f"Share of the probes of the chosen VIPs that were answered. {MINUTE}",
+            f"""
+            SELECT if(sum(probes) = 0, NULL, sumIf(probes, outcome = 'answered') / sum(probes)) AS answered
+            FROM probes_1s WHERE {last_minute("second")} AND {chosen_vip("vip_id")}
+            """,
+            "percentunit",
+            thresholds((0, BAD), (0.99, WARN), (0.999, GOOD)),
+            decimals=2,
+        ),
+        nodes.alive(MINUTE),
+        nodes.tapped(MINUTE),
+        nodes.lost(MINUTE),
+    ]
+
+
+def incidents() -> table.Panel:
+    """Every incident of the range."""
+    return rows(
+        "Incidents",
+        "Every incident that was open at some time in this range, those still open first; each leads to its dashboard.",
+        f"""
+        WITH {VIP_NAMES} AS vip_names
+        SELECT state, opened AS since, if(closed IS NULL, 'still open', formatDateTime(closed, '%F %T')) AS ended,
+        dateDiff('second', opened, coalesce(closed, now64(9))) AS lasted, subject, kind,
+        {vip_words("vips", "vip_names")} AS hits,
+        if(did = '', 'nothing yet', did) AS done, summary, id, {incident_range()}
+        FROM incidents AS i FINAL LEFT JOIN (
+            SELECT incident_id,
+            argMax(concat(cluster, ': ', state, if(detail = '', '', concat(', ', detail))), ts) AS did
+            FROM actions FINAL GROUP BY incident_id) AS a ON a.incident_id = i.id
+        WHERE opened <= $__toTime_ms AND (closed IS NULL OR closed >= $__fromTime_ms)
+        ORDER BY state = 'closed', opened DESC LIMIT 100
+        """,
+        {
+            "state": Column(width=110, wrap=True, words=STATES, link=("this incident", links.OF_INCIDENT)),
+            "since": Column(width=150),
+            "ended": Column(width=140, wrap=True),
+            "lasted": Column(width=80, unit="s"),
+            "subject": Column(width=120, link=("this incident", links.OF_INCIDENT)),
+            "kind": Column(width=110),
+            "hits": Column(width=200, wrap=True),
+            "done": Column(title="what was done", width=260, wrap=True),
+            "summary": Column(wrap=True),
+            "id": Column(hidden=True),
+            "from_ms": Column(hidden=True),
+            "to_ms": Column(hidden=True),
+        },
+        height=9,
+        nothing="no incident is known in this time range",
+    )
+
+
+def hit() -> table.Panel:
+    """The VIPs that suffer most."""
+    return rows(
+        "VIPs with the most probes not answered",
+        "The worst 20 of the chosen VIPs in this range.",
+        f"""
+        SELECT name AS vip, home AS cluster, failed / sent AS share, failed, refused, last AS last_failed
+        FROM (
+            SELECT vip_id, sum(probes) AS sent, sumIf(probes, outcome != 'answered') AS failed,
+            sumIf(probes, outcome = 'refused') AS refused, maxIf(second, outcome != 'answered') AS last
+            FROM probes_1s WHERE $__timeFilter(second) AND {chosen_vip("vip_id")}
+            GROUP BY vip_id HAVING failed > 0 ORDER BY failed / sent DESC, failed DESC LIMIT 20
+        ) AS p LEFT JOIN (SELECT id, toString(name) AS name, toString(home) AS home FROM vips) AS v ON v.id = p.vip_id
+        ORDER BY share DESC, failed DESC
+        """,
+        {
+            "vip": links.vip(),
+            "cluster": links.cluster(title="home cluster"),
+            "share": Column(title="not answered", width=110, unit="percentunit"),
+            "failed": Column(title="probes", width=80, unit="short"),
+            "refused": Column(title="of them refused", width=120, unit="short"),
+            "last_failed": Column(title="last one"),
+        },
+        width=12,
+        nothing="every probe of this time range that is known was answered",
+    )
+
+
+def outcomes() -> timeseries.Panel:
+    """What came back for probes."""
+    return series(
+        "Probes by outcome",
+        "Probes of the chosen VIPs per second, by what came back.",
+        wide(
+            {word: f"sumIf(probes, outcome = '{word}') / {STEP}" for word in OUTCOMES},
+            f"FROM (SELECT {step('second')} AS at, outcome, sum(probes) AS probes FROM probes_1s "
+            f"WHERE {in_steps('second')} AND {chosen_vip('vip_id')} GROUP BY at, outcome)",
+        ),
+        "cps",
+        colours=OUTCOMES,
+        bars=True,
+    )
+
+
+def by_cluster() -> timeseries.Panel:
+    """Which clusters' VIPs are hit."""
+    return series(
+        "Probes not answered, by home cluster",
+        "Share of the probes of each cluster's VIPs that were not answered; the 10 clusters with the highest.",
+        lines(
+            "cluster",
+            f"""
+            SELECT home AS name, step, sum(failed) / sum(sent) AS value FROM (
+                SELECT vip_id, {step("second")} AS step, sum(probes) AS sent,
+                sumIf(probes, outcome != 'answered') AS failed
+                FROM probes_1s WHERE {in_steps("second")} AND {chosen_vip("vip_id")} GROUP BY vip_id, step
+            ) AS p INNER JOIN (SELECT id, home FROM vips) AS v ON v.id = p.vip_id GROUP BY name, step
+            """,
+            "max(value)",
+        ),
+        "percentunit",
+        label="cluster",
+        links={"this cluster": links.fleet("cluster")},
+    )
+
+
+def round_trips() -> timeseries.Panel:
+    """How long answers take."""
+    digest = "quantilesTDigestMerge(0.5, 0.99)(rtt_ns)"
+    return series(
+        "Round trip",
+        "Of answered probes of the chosen VIPs, from the SYN to the SYN-ACK at the prober: the median, and what 99 of "
+        "100 stay below.",
+        wide(
+            {"median": "any(digest[1]) / 1e9", "p99": "any(digest[2]) / 1e9"},
+            f"FROM (SELECT {step('second')} AS at, {digest} AS digest FROM probes_1s WHERE {in_steps('second')} "
+            f"AND outcome = 'answered' AND {chosen_vip('vip_id')} GROUP BY at)",
+        ),
+        "s",
+        colours={"median": CALM, "p99": WARN},
+    )
+
+
+def latest() -> table.Panel:
+    """Single probes to look into."""
+    return rows(
+        "Latest probes not answered",
+        "The newest 50 of the chosen VIPs; each leads to its journey.",
+        f"""
+        SELECT toString(probe_id) AS probe, ts, prober, toString(v.name) AS vip, outcome, src_port
+        FROM probes AS p LEFT JOIN vips AS v ON v.id = p.vip_id
+        WHERE $__timeFilter_ms(ts) AND outcome != 'answered' AND {chosen_vip("p.vip_id")} ORDER BY ts DESC LIMIT 50
+        """,
+        {
+            "probe": links.probe(),
+            "ts": Column(title="sent", width=170),
+            "prober": Column(width=100),
+            "vip": links.vip(),
+            "outcome": Column(width=90, words=OUTCOMES),
+            "src_port": Column(title="source port", unit="string"),
+        },
+        width=12,
+        height=10,
+        nothing="every probe of this time range that is known was answered",
     )

@@ -81,7 +81,7 @@ def text(variable: str) -> str:
 
 def names(variable: str) -> str:
     """SQL for the array of a variable's values, one or several; Grafana writes several as {a,b}."""
-    return f"splitByChar(',', replaceRegexpAll({text(variable)}, '^[{{]|[}}]$', ''))"
+    return f"extractAll({text(variable)}, '[^{{}},]+')"
 
 
 ALL = "*"

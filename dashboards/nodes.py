@@ -1,0 +1,208 @@
+"""The panels about nodes and their taps, on the fleet dashboard."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders import stat, statetimeline, table, timeseries
+
+from dashboards import links
+from dashboards.panels import BAD, GOOD, NEUTRAL, OF, OTHER, WARN, Column, number, rows, series, states, thresholds
+from dashboards.sql import STEP, chosen_node, in_steps, last_minute, lines, step
+
+# What a node did in a step. SILENT: it passed something in this range, but nothing in the step.
+DOWN, DROPPING, SILENT, IDLE, PASSING = 4, 3, 2, 1, 0
+CODES = {
+    PASSING: ("passing", GOOD),
+    IDLE: ("idle", NEUTRAL),
+    SILENT: ("silent", WARN),
+    DROPPING: ("dropping", BAD),
+    DOWN: ("down", OTHER),
+}
+# From this share of dropped packets on a node counts as dropping.
+DROPPING_FROM = 0.05
+
+# (node, step, passed, dropped, beats) of each step in which the collector looked at the node: so nothing passed is
+# zero, and a node that nobody looked at has no row.
+_SEEN = f"""
+SELECT node, step, sum(passed) AS passed, sum(dropped) AS dropped, max(looked) AS looked, min(beats) AS beats FROM (
+    SELECT toString(node) AS node, {step("second")} AS step, sum(points) AS passed, 0 AS dropped, 0 AS looked,
+    1 AS beats
+    FROM trace_points_1s WHERE {in_steps("second")} AND {chosen_node("node")} GROUP BY node, step
+    UNION ALL
+    SELECT toString(node) AS node, {step("second")} AS step, 0, sum(points), 0, 1
+    FROM drop_points_1s WHERE {in_steps("second")} AND {chosen_node("node")} GROUP BY node, step
+    UNION ALL
+    SELECT toString(node) AS node, {step("ts")} AS step, 0, 0, 1, min(alive)
+    FROM feeds WHERE {in_steps("ts")} AND role != 'prober' AND {chosen_node("node")} GROUP BY node, step
+) GROUP BY node, step HAVING looked OR passed + dropped > 0
+"""
+
+
+def alive(when: str) -> stat.Panel:
+    """How many nodes are alive, of how many."""
+    return number(
+        "Nodes alive",
+        f"Chosen nodes of the fleet document whose processes beat, all workers of them; not those that forward. {when}",
+        f"""
+        WITH (SELECT count() FROM nodes WHERE {chosen_node("name")}) AS expected
+        SELECT if(seen = 0, NULL, concat(toString(beating), ' of ', toString(greatest(expected, seen)))) AS nodes FROM (
+            SELECT countIf(beats = 1) AS beating, count() AS seen FROM (
+                SELECT node, min(beats) AS beats FROM (
+                    SELECT node, worker, argMax(alive, ts) AS beats FROM feeds
+                    WHERE {last_minute("ts")} AND role != 'prober' AND {chosen_node("node")} GROUP BY node, worker)
+                GROUP BY node))
+        """,
+        "string",
+        mappings=OF,
+    )
+
+
+def tapped(when: str) -> stat.Panel:
+    """How many taps are alive, of how many."""
+    return number(
+        "Taps alive",
+        "Taps (one per worker or prober) whose writer was alive when the collector last looked, of those that it knew "
+        f"within an hour before. {when}",
+        f"""
+        SELECT if(max(seen) = 0, NULL, concat(toString(countIf(seen AND beats = 1)), ' of ', toString(count()))) AS taps
+        FROM (
+            SELECT node, worker, max({last_minute("ts")}) AS seen, argMax(alive, ts) AS beats FROM feeds
+            WHERE ts >= $__toTime - INTERVAL 1 HOUR AND ts < $__toTime - INTERVAL 5 SECOND GROUP BY node, worker)
+        """,
+        "string",
+        mappings=OF,
+    )
+
+
+def lost(when: str) -> stat.Panel:
+    """How many records are known to be lost."""
+    return number(
+        "Records lost",
+        "Records that the collector knows to be lost (full tap, torn spool), never guessed; unknown while it looks at "
+        f"no tap. {when}",
+        f"""
+        SELECT if(lost > 0 OR looked > 0, toNullable(lost), NULL) AS lost FROM
+        (SELECT sum(count) AS lost FROM losses WHERE {last_minute("ts")}) AS l,
+        (SELECT count() AS looked FROM feeds WHERE {last_minute("ts")}) AS f
+        """,
+        "short",
+        thresholds((0, GOOD), (1, WARN)),
+    )
+
+
+def panels() -> list[statetimeline.Panel | timeseries.Panel]:
+    """What nodes did, over time."""
+    return [timeline(), unusual(), drops(), residence()]
+
+
+def timeline() -> statetimeline.Panel:
+    """What state each node was in."""
+    return states(
+        "What nodes do",
+        "Passing; idle (beats, nothing to pass in this range); silent (beats, passed something before or after, "
+        "nothing now); dropping (5 % of its packets or more); down (its process does not beat); a gap where nobody "
+        "looked. The 25 chosen nodes that were worst for longest.",
+        lines(
+            "node",
+            f"""
+            SELECT name, step, multiIf(beats = 0, {DOWN}, dropped > {DROPPING_FROM} * (passed + dropped), {DROPPING},
+            passed > 0, {PASSING}, ever > 0, {SILENT}, {IDLE}) AS value
+            FROM (SELECT node AS name, step, passed, dropped, beats, sum(passed) OVER (PARTITION BY node) AS ever
+            FROM ({_SEEN.strip()}))
+            """,
+            f"countIf(value >= {SILENT}) * 10 + max(value)",
+            top=25,
+        ),
+        "node",
+        CODES,
+        links={"this node": links.fleet("node")},
+    )
+
+
+def unusual() -> timeseries.Panel:
+    """Which nodes pass much more or less than usual."""
+    return series(
+        "Coloured packets against the node's own median",
+        "1 is the median of this range; the 10 chosen nodes that went furthest from it. A fall to 0 while probes go "
+        "silent is a crash; a neighbour then rises.",
+        lines(
+            "node",
+            f"""
+            SELECT node AS name, step, if(usual > 0, passed / usual, NULL) AS value FROM (
+                SELECT node, step, passed, median(passed) OVER (PARTITION BY node) AS usual FROM ({_SEEN.strip()}))
+            """,
+            "max(abs(value - 1))",
+        ),
+        "none",
+        label="node",
+        links={"this node": links.fleet("node")},
+    )
+
+
+def drops() -> timeseries.Panel:
+    """Why packets die, and where."""
+    return series(
+        "Drop Points by node and reason",
+        "Packets that died per second at the chosen nodes; the 10 pairs with the most. A surge at one node is jitter.",
+        lines(
+            "what",
+            f"""
+            SELECT concat(node, ' ', reason) AS name, {step("second")} AS step, sum(points) / {STEP} AS value
+            FROM drop_points_1s WHERE {in_steps("second")} AND {chosen_node("node")} GROUP BY name, step
+            """,
+            "sum(value)",
+        ),
+        "cps",
+        label="what",
+        bars=True,
+    )
+
+
+def residence() -> timeseries.Panel:
+    """How long packets stay in nodes."""
+    return series(
+        "Residence time by node, 99th percentile",
+        "From a coloured packet's arrival at the node to its departure; the 10 chosen nodes with the longest.",
+        lines(
+            "node",
+            f"""
+            SELECT node AS name, {step("second")} AS step,
+            quantilesTDigestMerge(0.5, 0.99)(residence_ns)[2] / 1e9 AS value
+            FROM trace_points_1s WHERE {in_steps("second")} AND {chosen_node("node")} GROUP BY name, step
+            """,
+            "max(value)",
+        ),
+        "s",
+        label="node",
+        links={"this node": links.fleet("node")},
+    )
+
+
+def taps() -> table.Panel:
+    """Each tap."""
+    return rows(
+        "Taps",
+        "Each tap as the collector saw it last in this range, the worst first (100 at most). The heartbeat's age is at "
+        "that moment.",
+        f"""
+        SELECT node, worker, argMax(role, ts) AS kind, if(argMax(alive, ts) = 1, 'alive', 'dead') AS writer,
+        argMax(dateDiff('millisecond', heartbeat, ts), ts) / 1000 AS heartbeat_age,
+        argMax(toInt64(write_cursor) - toInt64(shipped), ts) AS waiting, argMax(lost, ts) AS lost,
+        argMax(suppressed, ts) AS not_sampled, max(ts) AS looked
+        FROM feeds WHERE $__timeFilter_ms(ts) AND (role = 'prober' OR {chosen_node("node")}) GROUP BY node, worker
+        ORDER BY writer = 'alive', lost > 0 DESC, heartbeat_age DESC, node, worker LIMIT 100
+        """,
+        {
+            "node": links.node(),
+            "worker": Column(width=65),
+            "kind": Column(width=75),
+            "writer": Column(width=65, words={"alive": GOOD, "dead": BAD}),
+            "heartbeat_age": Column(title="heartbeat", width=90, unit="s"),
+            "waiting": Column(title="not yet in warehouse", width=90, unit="short"),
+            "lost": Column(title="lost in tap", width=90, unit="short"),
+            "not_sampled": Column(title="not sampled", width=90, unit="short"),
+            "looked": Column(title="looked at"),
+        },
+        width=12,
+        height=10,
+        nothing="the collector looked at no tap in this time range",
+    )
