@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import signal
-import sqlite3
 import sys
 
 from analyzer.api.app import build
@@ -16,6 +15,7 @@ from analyzer.shell import Shell
 from contract.documents import DocumentError
 from service import logs, settings
 from service.listen import server
+from service.sqlite import StoreError
 
 
 async def serve(config: Settings) -> None:
@@ -36,7 +36,7 @@ async def serve(config: Settings) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """The exit status: 0 after an ordered end, 2 for a bad command or settings."""
+    """The exit status: 0 after an ordered end, 2 for a bad command, settings or store."""
     if len(arguments) != 1:
         print("usage: python -m analyzer CONFIG.toml", file=sys.stderr)
         return 2
@@ -49,8 +49,11 @@ def main(arguments: list[str]) -> int:
         asyncio.run(serve(config))
     except DocumentError as error:
         settings.refuse(error)
-    except (OSError, sqlite3.Error) as error:
+    except StoreError as error:
         print(f"{arguments[0]}: state_dir: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{arguments[0]}: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -1,6 +1,7 @@
 """Mirrors incidents, their timelines and actions, and the names of things into the warehouse, for dashboards.
 
-Goes by the store's own numbers, so a restart or an outage leaves no gap; a repeated insert carries the same token.
+Goes by the store's own numbers, so a restart or an outage leaves no gap; a repeated insert carries the same token. A
+token names the store, or one that was lost and made anew would repeat the lost one's, and the engine drop its rows.
 """
 
 from __future__ import annotations
@@ -54,10 +55,10 @@ def due(store: Store) -> Work:
         last = min(x[-1][0] for x in (incidents, actions) if len(x) == 500)
     rows = [_incident(r, d) for r, d in incidents if r <= last]
     if rows:
-        work.inserts.append(Insert("incidents", INCIDENTS, rows, f"analyzer-incidents-{after}-{last}"))
+        work.inserts.append(Insert("incidents", INCIDENTS, rows, f"analyzer-{store.id}-incidents-{after}-{last}"))
     rows = [_action(r, d) for r, d in actions if r <= last]
     if rows:
-        work.inserts.append(Insert("actions", ACTIONS, rows, f"analyzer-actions-{after}-{last}"))
+        work.inserts.append(Insert("actions", ACTIONS, rows, f"analyzer-{store.id}-actions-{after}-{last}"))
     if last > after:
         work.remember["mirrored_revision"] = last
     seen = int(store.get("mirrored_event", 0))
@@ -65,14 +66,15 @@ def due(store: Store) -> Work:
     if events:
         newest = int(events[-1]["number"])
         lines = [[e["ts_ns"], e["incident_id"], e["number"], e["kind"], e["text"]] for e in events]
-        work.inserts.append(Insert("incident_events", EVENTS, lines, f"analyzer-events-{seen}-{newest}"))
+        work.inserts.append(Insert("incident_events", EVENTS, lines, f"analyzer-{store.id}-events-{seen}-{newest}"))
         work.remember["mirrored_event"] = newest
     return work
 
 
-def names(region: Region, revision: int) -> Work:
-    """The dimension tables of a fleet document. `revision`: rises with every document."""
+def names(region: Region, store_id: str) -> Work:
+    """The dimension tables of a fleet document, whose epoch rises with every document: the highest is the fleet's."""
     fleet, epoch = region.fleet, region.epoch
+    revision = epoch
     nodes: list[list[Any]] = [
         [
             n.name,
@@ -97,7 +99,7 @@ def names(region: Region, revision: int) -> Work:
         ("dim_servers", DIM_SERVERS, servers),
     ):
         if rows:
-            work.inserts.append(Insert(table, columns, rows, f"analyzer-{table}-{revision}"))
+            work.inserts.append(Insert(table, columns, rows, f"analyzer-{store_id}-{table}-{revision}"))
     return work
 
 

@@ -20,7 +20,7 @@ from analyzer.engine import Engine
 from analyzer.region import Region
 from analyzer.rows import Rows
 from analyzer.settings import Settings
-from analyzer.store import Store
+from analyzer.store import open_store
 from analyzer.telemetry import Telemetry
 from contract.documents import DocumentError, check
 from contract.fleet import Fleet
@@ -34,19 +34,18 @@ class Shell:
     """Owns the engine and everything that touches the world. `run` until `stop` is set."""
 
     def __init__(self, settings: Settings) -> None:
-        """Reads the fleet document and opens the store; DocumentError, sqlite3.Error, OSError."""
+        """Reads the fleet document and opens the store; DocumentError, StoreError, OSError."""
         self.settings = settings
         fleet = files.load(settings.fleet, Fleet, "TGW_FLEET_")
         files.read_text(settings.warehouse.password_file)
-        settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.store = Store(settings.state_dir / "analyzer.sqlite")
+        self.store, damaged = open_store(settings.state_dir / "analyzer.sqlite")
         self._fleet_digest = ""
         region = Region(fleet, self._number_of(fleet))
         listen = settings.listen
         url = settings.external_url or f"http://{listen.host}:{listen.port}"
         self.engine = Engine(region, self.store, time.time_ns(), settings.receivers, url)
         self.stop = asyncio.Event()
-        self.errors: dict[str, str] = {}
+        self.errors: dict[str, str] = {"the store": damaged}
         self.last_look_s = 0.0
         self._receivers = {r.name: r for r in settings.receivers}
         self._reader = Telemetry(settings.warehouse)
@@ -63,15 +62,20 @@ class Shell:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _number_of(self, fleet: Fleet) -> int:
-        """The number of this document among those seen: rises with every change, also over restarts."""
+        """The number of this document: rises with every change, also over restarts and the loss of the store."""
         digest = hashlib.sha256(fleet.model_dump_json().encode()).hexdigest()
-        kept = self.store.get("fleet", {"digest": "", "number": 0})
-        if kept["digest"] != digest:
-            kept = {"digest": digest, "number": int(kept["number"]) + 1}
-            self.store.put("fleet", kept)
-            self.store.commit()
+        kept = self.store.get("fleet", {})
+        number = kept.get("number")
         self._fleet_digest = digest
-        return int(kept["number"])
+        if kept.get("digest") != digest or not isinstance(number, int):
+            number = self._renumber()
+        return number
+
+    def _renumber(self) -> int:
+        number = self.store.next_revision()
+        self.store.put("fleet", {"digest": self._fleet_digest, "number": number})
+        self.store.commit()
+        return number
 
     async def run(self) -> None:
         """Look once a second until `stop` is set."""
@@ -110,6 +114,8 @@ class Shell:
             rows, view = await asyncio.gather(self._read(), self._control.view())
             self._note("control", self._control.error)
             look = self.engine.look(time.time_ns(), rows, view)
+            self._note("writing the store", self.store.problem)
+            self._note("reading the store", self.store.set_aside_words())
             for incident in look.opened:
                 log.warning("incident opened", id=incident.id, kind=incident.kind, summary=incident.summary)
             for incident in look.closed:
@@ -182,9 +188,14 @@ class Shell:
 
     async def _mirror(self) -> None:
         named = 0
+        above = False
         while True:
+            above = above or await self._go_above()
+            if not above:
+                await asyncio.sleep(1.0)
+                continue
             region = self.engine.region
-            if named != region.epoch and await self._insert(mirror.names(region, region.epoch)):
+            if named != region.epoch and await self._insert(mirror.names(region, self.store.id)):
                 named = region.epoch
             work = mirror.due(self.store)
             if work.inserts and await self._insert(work):
@@ -192,6 +203,20 @@ class Shell:
                     self.store.put(key, value)
                 self.store.commit()
             await asyncio.sleep(1.0)
+
+    async def _go_above(self) -> bool:
+        """Number on above whatever the warehouse holds, of this store or of one that was lost; False: not to be had."""
+        loop = asyncio.get_running_loop()
+        try:
+            highest, of_names = await loop.run_in_executor(self._write_pool, self._writer.highest_revisions)
+        except (Unavailable, Refused, DocumentError) as error:
+            self._note("writing to the warehouse", str(error))
+            return False
+        self.store.go_above(highest)
+        if of_names > self.engine.region.epoch:
+            self.engine.exchange_region(Region(self.engine.region.fleet, self._renumber()))
+        self.store.commit()
+        return True
 
     async def _insert(self, work: mirror.Work) -> bool:
         loop = asyncio.get_running_loop()

@@ -4,68 +4,118 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS incidents (
-  id TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, state TEXT NOT NULL, opened_ns INTEGER NOT NULL,
-  revision INTEGER NOT NULL, document TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS incidents_by_revision ON incidents (revision);
-CREATE TABLE IF NOT EXISTS events (
-  number INTEGER PRIMARY KEY AUTOINCREMENT, incident_id TEXT NOT NULL, ts_ns INTEGER NOT NULL, kind TEXT NOT NULL,
-  text TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS events_by_incident ON events (incident_id, number);
-CREATE TABLE IF NOT EXISTS actions (
-  id TEXT PRIMARY KEY, incident_id TEXT NOT NULL, ts_ns INTEGER NOT NULL, revision INTEGER NOT NULL,
-  document TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS decisions (
-  number INTEGER PRIMARY KEY AUTOINCREMENT, ts_ns INTEGER NOT NULL, about TEXT NOT NULL, subject TEXT NOT NULL,
-  decision TEXT NOT NULL, reason TEXT NOT NULL, incident_id TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS silences (id TEXT PRIMARY KEY, document TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS outbox (
-  number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, receiver TEXT NOT NULL, group_key TEXT NOT NULL,
-  incident_ids TEXT NOT NULL, body TEXT NOT NULL, created_ns INTEGER NOT NULL, next_ns INTEGER NOT NULL,
-  attempts INTEGER NOT NULL DEFAULT 0, state TEXT NOT NULL DEFAULT 'pending', done_ns INTEGER, error TEXT);
-CREATE INDEX IF NOT EXISTS outbox_by_state ON outbox (state, number);
-CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
-KEEP_DECISIONS = 20_000
+import structlog
+
+from analyzer.store_schema import KIND
+from service.sqlite import Connect, Damaged, Database, set_aside
+from service.write_behind import WriteBehind
+
+log = structlog.get_logger()
+
+KEEP_UNREADABLE = 1000
 
 
 class Store:
-    """The analyzer's SQLite file. Nothing is durable before `commit`; one process owns it."""
+    """The analyzer's SQLite file. Nothing is durable before `commit`; one process owns it.
 
-    def __init__(self, path: Path | str) -> None:
-        """Open or make the file; sqlite3.Error when it cannot be used."""
-        # The API's threads never touch it: the event loop's thread reads and writes alone.
-        self._db = sqlite3.connect(str(path), isolation_level=None, check_same_thread=False)
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(SCHEMA)
-        self._open = False
-        found = self._db.execute(
-            "SELECT max(r) FROM (SELECT max(revision) AS r FROM incidents UNION ALL SELECT max(revision) FROM actions)"
-        ).fetchone()
-        self._revision = int(found[0] or 0)
+    While the disk takes no writes they are kept in memory (service/write_behind.py): `problem` says so. `revision`s are
+    microseconds since 1970 at the least and always rise, so that a store that was lost and made anew goes on above the
+    lost one. `clock`: ns since 1970.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        clock: Callable[[], int] = time.time_ns,
+        connect: Connect = sqlite3.connect,
+    ) -> None:
+        """Open or make the file; StoreError, Damaged."""
+        self._database = Database(path, KIND, connect)
+        self._db = WriteBehind(self._database)
+        self._clock = clock
+        self.id = self._database.id
+        self._unreadable = int(self._db.read("SELECT count(*) AS n FROM unreadable")[0]["n"])
+        found = self._db.read(
+            "SELECT max(r) AS r FROM "
+            "(SELECT max(revision) AS r FROM incidents UNION ALL SELECT max(revision) FROM actions)"
+        )
+        self._revision = max(int(found[0]["r"] or 0), int(self.get("revision", 0)))
+        self._number_from_now()
+
+    @property
+    def problem(self) -> str:
+        """Why what was written last is not durable; "" when it is."""
+        return self._db.problem
 
     def close(self) -> None:
         """Commit and close."""
-        self.commit()
         self._db.close()
 
-    def _write(self, sql: str, *values: Any) -> sqlite3.Cursor:
-        if not self._open:
-            self._db.execute("BEGIN")
-            self._open = True
-        return self._db.execute(sql, values)
+    def commit(self) -> bool:
+        """Make everything written so far durable, together; False while the disk takes no writes."""
+        return self._db.commit()
 
-    def commit(self) -> None:
-        """Make everything written so far durable, together."""
-        if self._open:
-            self._db.execute("COMMIT")
-            self._open = False
+    def next_revision(self) -> int:
+        """A number above every one that was given out, also by a store of an earlier time."""
+        self._revision = max(self._revision + 1, self._clock() // 1000)
+        return self._revision
+
+    def go_above(self, revision: int) -> None:
+        """Give out no revision up to this one."""
+        if revision > self._revision:
+            self._revision = revision
+            self.put("revision", revision)
+
+    def _number_from_now(self) -> None:
+        """A fresh store numbers events and decisions from the present time on, so that no number comes again."""
+        for table in ("events", "decisions"):
+            if not self._db.read("SELECT 1 FROM sqlite_sequence WHERE name = ?", table):
+                first = self._clock() // 1000
+                self._db.write("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", table, first)
+        self._db.commit()
+
+    # what cannot be read
+
+    def _documents(self, table: str, rows: Iterable[sqlite3.Row], key: str = "id") -> list[tuple[sqlite3.Row, Any]]:
+        """Rows with their documents; those that hold no JSON object are set aside."""
+        out = []
+        for row in rows:
+            try:
+                document = json.loads(row["document"])
+                if not isinstance(document, dict):
+                    raise ValueError("expected a JSON object")
+            except (ValueError, TypeError, RecursionError) as error:
+                self.set_aside(table, str(row[key]), str(error))
+                continue
+            out.append((row, document))
+        return out
+
+    def set_aside(self, table: str, key: str, why: str) -> None:
+        """Take a row that cannot be read out of the way, into the table `unreadable`, and say so."""
+        column = {"kept": "key"}.get(table, "id")
+        log.error("a row of the store cannot be read; it is set aside", table=table, key=key, problem=why[:300])
+        now = self._clock()
+        value = {"kept": "value", "outbox": "incident_ids"}.get(table, "document")
+        self._db.write(
+            f"INSERT INTO unreadable (place, key, text, why, ts_ns) SELECT ?, ?, {value}, ?, ? FROM {table} "
+            f"WHERE {column} = ?",
+            table, key, why[:300], now, key,
+        )  # fmt: skip
+        self._db.write(f"DELETE FROM {table} WHERE {column} = ?", key)
+        self._db.write(
+            "DELETE FROM unreadable WHERE number <= (SELECT max(number) FROM unreadable) - ?", KEEP_UNREADABLE
+        )
+        self._db.commit()
+        self._unreadable += 1
+
+    def set_aside_words(self) -> str:
+        """What to tell people of rows that were set aside; "" when there are none."""
+        return f"{self._unreadable} rows could not be read and are in its table unreadable" if self._unreadable else ""
 
     # incidents
 
@@ -73,91 +123,97 @@ class Store:
         self, identity: str, fingerprint: str, state: str, opened_ns: int, document: dict[str, Any]
     ) -> None:
         """Insert or replace one incident."""
-        self._revision += 1
-        self._write(
-            "INSERT OR REPLACE INTO incidents VALUES (?, ?, ?, ?, ?, ?)",
-            identity, fingerprint, state, opened_ns, self._revision, json.dumps(document),
+        closed_ns = int(document.get("closed_ns") or 0)
+        held = int(state != "closed" or not document.get("cleared", True))
+        self._db.write(
+            "INSERT OR REPLACE INTO incidents (id, fingerprint, state, opened_ns, revision, document, closed_ns, held) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            identity, fingerprint, state, opened_ns, self.next_revision(), json.dumps(document), closed_ns, held,
+            key=("incident", identity),
         )  # fmt: skip
 
     def incidents(self) -> list[dict[str, Any]]:
         """Every incident document, oldest first."""
-        rows = self._db.execute("SELECT document FROM incidents ORDER BY opened_ns, id")
-        return [json.loads(r["document"]) for r in rows]
+        rows = self._db.read("SELECT id, document FROM incidents ORDER BY opened_ns, id")
+        return [d for _, d in self._documents("incidents", rows)]
 
     def incidents_after(self, revision: int, limit: int = 500) -> list[tuple[int, dict[str, Any]]]:
         """Incidents that changed after a revision, with theirs."""
-        rows = self._db.execute(
-            "SELECT revision, document FROM incidents WHERE revision > ? ORDER BY revision LIMIT ?", (revision, limit)
+        rows = self._db.read(
+            "SELECT id, revision, document FROM incidents WHERE revision > ? ORDER BY revision LIMIT ?", revision, limit
         )
-        return [(r["revision"], json.loads(r["document"])) for r in rows]
+        return [(r["revision"], d) for r, d in self._documents("incidents", rows)]
 
     def add_event(self, incident_id: str, ts_ns: int, kind: str, text: str) -> None:
         """One line of an incident's timeline."""
-        self._write(
+        self._db.write(
             "INSERT INTO events (incident_id, ts_ns, kind, text) VALUES (?, ?, ?, ?)", incident_id, ts_ns, kind, text
         )
 
     def events(self, incident_id: str) -> list[dict[str, Any]]:
         """The timeline of an incident, oldest first."""
-        rows = self._db.execute(
-            "SELECT number, ts_ns, kind, text FROM events WHERE incident_id = ? ORDER BY number", (incident_id,)
+        rows = self._db.read(
+            "SELECT number, ts_ns, kind, text FROM events WHERE incident_id = ? ORDER BY number", incident_id
         )
         return [dict(r) for r in rows]
 
     def events_after(self, number: int, limit: int = 1000) -> list[dict[str, Any]]:
         """Events of all incidents after a number."""
-        rows = self._db.execute("SELECT * FROM events WHERE number > ? ORDER BY number LIMIT ?", (number, limit))
-        return [dict(r) for r in rows]
+        return [
+            dict(r)
+            for r in self._db.read("SELECT * FROM events WHERE number > ? ORDER BY number LIMIT ?", number, limit)
+        ]
 
     # actions and decisions
 
     def save_action(self, identity: str, incident_id: str, ts_ns: int, document: dict[str, Any]) -> None:
         """Insert or replace one action."""
-        self._revision += 1
-        self._write(
-            "INSERT OR REPLACE INTO actions VALUES (?, ?, ?, ?, ?)",
-            identity, incident_id, ts_ns, self._revision, json.dumps(document),
+        self._db.write(
+            "INSERT OR REPLACE INTO actions (id, incident_id, ts_ns, revision, document) VALUES (?, ?, ?, ?, ?)",
+            identity, incident_id, ts_ns, self.next_revision(), json.dumps(document), key=("action", identity),
         )  # fmt: skip
 
     def actions(self, incident_id: str) -> list[dict[str, Any]]:
         """The actions of an incident, oldest first."""
-        rows = self._db.execute("SELECT document FROM actions WHERE incident_id = ? ORDER BY ts_ns, id", (incident_id,))
-        return [json.loads(r["document"]) for r in rows]
+        rows = self._db.read("SELECT id, document FROM actions WHERE incident_id = ? ORDER BY ts_ns, id", incident_id)
+        return [d for _, d in self._documents("actions", rows)]
 
     def actions_after(self, revision: int, limit: int = 500) -> list[tuple[int, dict[str, Any]]]:
         """Actions that changed after a revision, with theirs."""
-        rows = self._db.execute(
-            "SELECT revision, document FROM actions WHERE revision > ? ORDER BY revision LIMIT ?", (revision, limit)
+        rows = self._db.read(
+            "SELECT id, revision, document FROM actions WHERE revision > ? ORDER BY revision LIMIT ?", revision, limit
         )
-        return [(r["revision"], json.loads(r["document"])) for r in rows]
+        return [(r["revision"], d) for r, d in self._documents("actions", rows)]
 
     def add_decision(self, ts_ns: int, about: str, subject: str, decision: str, reason: str, incident_id: str) -> None:
         """What was decided, and why. `about`: remedy, alert, incident, detect."""
-        cursor = self._write(
+        self._db.write(
             "INSERT INTO decisions (ts_ns, about, subject, decision, reason, incident_id) VALUES (?, ?, ?, ?, ?, ?)",
             ts_ns, about, subject, decision, reason, incident_id,
         )  # fmt: skip
-        if (number := cursor.lastrowid or 0) % 1000 == 0:
-            self._write("DELETE FROM decisions WHERE number < ?", number - KEEP_DECISIONS)
 
     def decisions(self, limit: int, incident_id: str | None = None, about: str | None = None) -> list[dict[str, Any]]:
         """The last decisions, newest first."""
-        rows = self._db.execute(
+        rows = self._db.read(
             "SELECT * FROM decisions WHERE (?1 IS NULL OR incident_id = ?1) AND (?2 IS NULL OR about = ?2) "
             "ORDER BY number DESC LIMIT ?3",
-            (incident_id, about, limit),
-        )
+            incident_id, about, limit,
+        )  # fmt: skip
         return [dict(r) for r in rows]
 
     # silences
 
     def save_silence(self, identity: str, document: dict[str, Any]) -> None:
         """Insert or replace one silence."""
-        self._write("INSERT OR REPLACE INTO silences VALUES (?, ?)", identity, json.dumps(document))
+        self._db.write(
+            "INSERT OR REPLACE INTO silences (id, document) VALUES (?, ?)",
+            identity, json.dumps(document), key=("silence", identity),
+        )  # fmt: skip
 
     def silences(self) -> list[dict[str, Any]]:
         """Every silence, expired ones too."""
-        return [json.loads(r["document"]) for r in self._db.execute("SELECT document FROM silences ORDER BY id")]
+        rows = self._db.read("SELECT id, document FROM silences ORDER BY id")
+        return [d for _, d in self._documents("silences", rows)]
 
     # outbox
 
@@ -165,46 +221,69 @@ class Store:
         self, identity: str, receiver: str, group_key: str, incident_ids: list[str], body: str, now_ns: int
     ) -> bool:
         """Put a notification into the outbox; False when one with this id is there already."""
-        cursor = self._write(
-            "INSERT OR IGNORE INTO outbox (id, receiver, group_key, incident_ids, body, created_ns, next_ns) "
+        if self._db.read("SELECT 1 FROM outbox WHERE id = ?", identity):
+            return False
+        self._db.write(
+            "INSERT INTO outbox (id, receiver, group_key, incident_ids, body, created_ns, next_ns) "
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
             identity, receiver, group_key, json.dumps(incident_ids), body, now_ns, now_ns,
         )  # fmt: skip
-        return cursor.rowcount == 1
+        return True
 
     def pending(self) -> list[dict[str, Any]]:
         """Undelivered notifications, oldest first."""
-        return [dict(r) for r in self._db.execute("SELECT * FROM outbox WHERE state = 'pending' ORDER BY number")]
+        return [dict(r) for r in self._db.read("SELECT * FROM outbox WHERE state = 'pending' ORDER BY number")]
 
     def mark_delivery(
         self, identity: str, state: str, attempts: int, next_ns: int, done_ns: int | None, error: str | None
     ) -> None:
         """What became of an attempt. `state`: pending, delivered, given_up."""
-        self._write(
+        self._db.write(
             "UPDATE outbox SET state = ?, attempts = ?, next_ns = ?, done_ns = ?, error = ? WHERE id = ?",
-            state, attempts, next_ns, done_ns, error, identity,
+            state, attempts, next_ns, done_ns, error, identity, key=("delivery", identity),
         )  # fmt: skip
 
     def deliveries(self, incident_id: str) -> list[dict[str, Any]]:
         """Every notification that named an incident, oldest first, without its body."""
-        rows = self._db.execute(
+        rows = self._db.read(
             "SELECT id, receiver, group_key, created_ns, next_ns, attempts, state, done_ns, error FROM outbox "
-            "WHERE EXISTS (SELECT 1 FROM json_each(incident_ids) WHERE value = ?) ORDER BY number",
-            (incident_id,),
+            "WHERE json_valid(incident_ids) AND EXISTS (SELECT 1 FROM json_each(incident_ids) WHERE value = ?) "
+            "ORDER BY number",
+            incident_id,
         )
         return [dict(r) for r in rows]
 
     def delivery_counts(self) -> dict[str, int]:
         """Notifications by state."""
-        return {r[0]: r[1] for r in self._db.execute("SELECT state, count(*) FROM outbox GROUP BY state")}
+        return {r[0]: r[1] for r in self._db.read("SELECT state, count(*) FROM outbox GROUP BY state")}
 
     # anything small
 
     def put(self, key: str, value: Any) -> None:
         """Keep a JSON value."""
-        self._write("INSERT OR REPLACE INTO kept VALUES (?, ?)", key, json.dumps(value))
+        self._db.write("INSERT OR REPLACE INTO kept VALUES (?, ?)", key, json.dumps(value), key=("kept", key))
 
     def get(self, key: str, default: Any = None) -> Any:
-        """A kept value."""
-        row = self._db.execute("SELECT value FROM kept WHERE key = ?", (key,)).fetchone()
-        return json.loads(row["value"]) if row else default
+        """A kept value; the default when there is none, or when it is no JSON of the default's type (then said)."""
+        rows = self._db.read("SELECT value FROM kept WHERE key = ?", key)
+        if not rows:
+            return default
+        try:
+            value = json.loads(rows[0]["value"])
+            if default is not None and not isinstance(value, type(default)):
+                raise ValueError(f"expected {type(default).__name__}, found {type(value).__name__}")
+        except (ValueError, RecursionError) as error:
+            self.set_aside("kept", key, str(error))
+            return default
+        return value
+
+
+def open_store(path: Path) -> tuple[Store, str]:
+    """The store, and what people should know of it: a damaged one is set aside, a new one made. StoreError, OSError."""
+    try:
+        return Store(path), ""
+    except Damaged as error:
+        aside = set_aside(path)
+        notice = f"{error}: the store was damaged and is now {aside}; this one began empty"
+        log.error("the store is damaged; it is set aside, and a new one begins", problem=str(error), aside=str(aside))
+        return Store(path), notice

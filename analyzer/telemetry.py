@@ -50,6 +50,12 @@ def address(text: str) -> str:
     return "" if text == "::" else text
 
 
+# What the analyzer writes, and of which the row with the highest revision is the present one.
+_REVISIONS = "SELECT " + ", ".join(
+    f"(SELECT max(revision) FROM {table})" for table in ("incidents", "actions", "dim_nodes", "dim_vips", "dim_servers")
+)
+
+
 class Telemetry:
     """A client of the warehouse. Its methods raise warehouse.client's Unavailable and Refused."""
 
@@ -64,6 +70,11 @@ class Telemetry:
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], token: str) -> None:
         """Insert rows once per token."""
         self._connection.insert(table, list(columns), [list(r) for r in rows], token)
+
+    def highest_revisions(self) -> tuple[int, int]:
+        """The highest revision of any row that an analyzer has written, and of one that names things of the fleet."""
+        found = [int(x) for x in self._query(_REVISIONS)[0]]
+        return max(found), max(found[2:])
 
     def _query(self, sql: str) -> list[tuple[Any, ...]]:
         return self._connection.query(sql)

@@ -65,11 +65,11 @@ def test_a_long_backlog_goes_in_pieces() -> None:
             else:
                 numbers += [r[2] for r in insert.rows]
     assert sorted(seen) == sorted(f"a{n}" for n in range(1200))
-    assert numbers == list(range(1, 1201))
+    assert numbers == list(range(numbers[0], numbers[0] + 1200))
 
 
 def test_names_of_the_fleet() -> None:
-    work = mirror.names(Region(fleet(), 3), 3)
+    work = mirror.names(Region(fleet(), 3), "store")
     tables = {i.table: i for i in work.inserts}
     assert {t: len(i.rows) for t, i in tables.items()} == {"dim_nodes": 20, "dim_vips": 40, "dim_servers": 4}
     first = dict(zip(tables["dim_nodes"].columns, tables["dim_nodes"].rows[0], strict=True))
