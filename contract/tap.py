@@ -6,11 +6,15 @@ the prober, whose rate is some tens of records a second; nodes write with the na
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from contract import records
+
+WritableBuffer = bytearray | memoryview | mmap.mmap
+Buffer = bytes | WritableBuffer
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
@@ -74,7 +78,7 @@ class TapState:
     closed: bool
 
 
-def read_header(buffer: bytes | bytearray | memoryview) -> TapHeader:
+def read_header(buffer: Buffer) -> TapHeader:
     """The fixed header; TapError when the buffer is no tap of this layout or shorter than it says."""
     view = memoryview(buffer)
     if len(view) < records.TAP_HEADER_SIZE:
@@ -97,7 +101,7 @@ def read_header(buffer: bytes | bytearray | memoryview) -> TapHeader:
     return header
 
 
-def read_state(buffer: bytes | bytearray | memoryview) -> TapState:
+def read_state(buffer: Buffer) -> TapState:
     """Cursors, losses and the heartbeat. Eight-byte aligned loads: consistent one by one, not together."""
     view = memoryview(buffer)
     return TapState(
@@ -110,15 +114,13 @@ def read_state(buffer: bytes | bytearray | memoryview) -> TapState:
     )
 
 
-def read_counters(buffer: bytes | bytearray | memoryview) -> list[int]:
+def read_counters(buffer: Buffer) -> list[int]:
     """All counters, by index (records.COUNTERS, and records.DROP_BASE + reason)."""
     count = records.TAP_COUNTERS_COUNT
     return list(struct.unpack_from(f"<{count}Q", memoryview(buffer), records.TAP_COUNTERS_OFFSET))
 
 
-def read_records(
-    buffer: bytes | bytearray | memoryview, header: TapHeader, start: int, end: int
-) -> Iterator[memoryview]:
+def read_records(buffer: Buffer, header: TapHeader, start: int, end: int) -> Iterator[memoryview]:
     """The raw records start..end (sequence numbers) as at most two runs of contiguous bytes, oldest first.
 
     The caller must have seen write_cursor >= end, and keeps end - start <= capacity.
@@ -132,7 +134,7 @@ def read_records(
         start += run
 
 
-def set_read_cursor(buffer: bytearray | memoryview, cursor: int) -> None:
+def set_read_cursor(buffer: WritableBuffer, cursor: int) -> None:
     """The reader's word that every record before `cursor` is safe."""
     _U64.pack_into(buffer, records.TAP_AT_READ_CURSOR, cursor)
 
@@ -140,7 +142,7 @@ def set_read_cursor(buffer: bytearray | memoryview, cursor: int) -> None:
 class TapWriter:
     """Writes records into a tap buffer of header.file_size bytes. Single writer; not for the packet path."""
 
-    def __init__(self, buffer: bytearray | memoryview, header: TapHeader) -> None:
+    def __init__(self, buffer: WritableBuffer, header: TapHeader) -> None:
         if len(buffer) != header.file_size:
             raise TapError(f"size: expected {header.file_size} bytes, got {len(buffer)}")
         self._buffer = buffer

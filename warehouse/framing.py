@@ -10,8 +10,8 @@ import struct
 import sys
 from collections.abc import Iterator
 
-import lz4.block  # type: ignore[import-untyped]
-from clickhouse_cityhash.cityhash import CityHash128  # type: ignore[import-untyped]
+import lz4.block
+from clickhouse_cityhash.cityhash import CityHash128
 
 if sys.version_info >= (3, 14):
     from compression import zstd

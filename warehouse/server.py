@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import anyio
-import lz4.frame  # type: ignore[import-untyped]
+import lz4.frame
 import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request

@@ -55,7 +55,7 @@ def test_inhibited_alerts_are_not_sent_and_the_reason_is_kept() -> None:
     store = Store(":memory:")
     Notifier([receiver()], store, "u").step([alert("cluster_down", "clb-a"), alert("node_down", "ld-a1")], [], T)
     (body,) = bodies(store)
-    assert [a["labels"]["subject"] for a in body["alerts"]] == ["clb-a"]  # type: ignore[index, attr-defined]
+    assert [a["labels"]["subject"] for a in body["alerts"]] == ["clb-a"]  # type: ignore[attr-defined]
     assert [d["decision"] for d in store.decisions(10, about="alert")] == ["notified", "inhibited"]
 
 

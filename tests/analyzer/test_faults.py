@@ -27,6 +27,11 @@ def told(inject: Inject, kind: str, within_s: float, seed: int = 1, **options: o
     return story
 
 
+def each(fault: Callable[[str], None], *nodes: str) -> None:
+    for node in nodes:
+        fault(node)
+
+
 def quiet(story: Story, seconds: float) -> None:
     """Nothing more is opened for so long."""
     before = len(story.incidents())
@@ -36,7 +41,7 @@ def quiet(story: Story, seconds: float) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_killed_cluster_is_one_incident_and_its_vips_are_moved(seed: int) -> None:
-    story = told(lambda m: (m.kill("ld-a1"), m.kill("ld-a2")), "cluster_down", 10, seed)
+    story = told(lambda m: each(m.kill, "ld-a1", "ld-a2"), "cluster_down", 10, seed)
     (incident,) = story.incidents()
     assert (incident.subject, incident.named_nodes) == ("clb-a", ["ld-a1", "ld-a2"])
     fault_ns = story.model.taps["ld-a1"].ended_ns
@@ -81,7 +86,7 @@ def test_a_frozen_node_hangs_and_its_feed_is_not_called_lost() -> None:
 
 
 def test_a_frozen_cluster_is_moved() -> None:
-    story = told(lambda m: (m.freeze("ld-b1"), m.freeze("ld-b2")), "cluster_down", 15)
+    story = told(lambda m: each(m.freeze, "ld-b1", "ld-b2"), "cluster_down", 15)
     story.run(45)
     assert [m.state for m in story.model.control.migrations.values()] == ["done"]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from analyzer.incident import fingerprint
 from analyzer.region import SECOND, Region
 from analyzer.store import Store
@@ -42,15 +44,14 @@ def test_a_restart_in_the_middle_of_an_incident_goes_on_without_duplicates(tmp_p
         story.store.close()
 
 
-def test_an_answer_lost_in_a_restart_is_found_in_controls_list() -> None:
+def test_an_answer_lost_in_a_restart_is_found_in_controls_list(monkeypatch: pytest.MonkeyPatch) -> None:
     story = Story(fleet())
     story.run(40)
     story.model.kill("ld-a1")
     story.model.kill("ld-a2")
-    take = story.engine.take_answer
-    story.engine.take_answer = lambda answer, now: None  # type: ignore[method-assign]
-    story.run(12, until=lambda: bool(story.model.control.requests))
-    story.engine.take_answer = take  # type: ignore[method-assign]
+    with monkeypatch.context() as patched:
+        patched.setattr(story.engine, "take_answer", lambda answer, now_ns: None)
+        story.run(12, until=lambda: bool(story.model.control.requests))
     story.run(30)
     assert len(story.model.control.requests) == 1
     assert story.incidents()[0].state == "closed"

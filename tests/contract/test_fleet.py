@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from contract.documents import DocumentError, check
 from contract.fleet import Fleet
 
-GOOD = {
+GOOD: dict[str, Any] = {
     "region": "r",
     "tunnel": {"eip_anycast": "10.3.255.1"},
     "probing": {"reserved": ["198.18.0.0/16"], "probers": [{"name": "p1", "sources": ["198.18.1.0/24"]}]},
@@ -54,10 +56,10 @@ GOOD = {
 }
 
 
-def with_change(path, value):
+def with_change(path: Sequence[str | int], value: Any) -> dict[str, Any]:
     """GOOD with the value at `path` (keys and indices) replaced; a value of `...` removes it."""
     data = copy.deepcopy(GOOD)
-    where = data
+    where: Any = data
     for step in path[:-1]:
         where = where[step]
     if value is ...:
@@ -67,13 +69,13 @@ def with_change(path, value):
     return data
 
 
-def paths(data):
+def paths(data: dict[str, Any]) -> set[str]:
     with pytest.raises(DocumentError) as caught:
         check(data, Fleet, "fleet.json")
     return {p.path for p in caught.value.problems}
 
 
-def test_a_good_document_and_its_questions():
+def test_a_good_document_and_its_questions() -> None:
     fleet = check(GOOD, Fleet, "fleet.json")
     assert fleet.cluster("c").role == "clb"
     assert [n.name for n in fleet.nodes_of("c")] == ["ld1", "ld2"]
@@ -159,18 +161,18 @@ def test_a_good_document_and_its_questions():
         (("blacklist",), {"events": 1, "window_s": 1, "ttl_s": 0}, "blacklist.ttl_s"),
     ],
 )
-def test_each_fault_is_named_by_its_path(at, value, path):
+def test_each_fault_is_named_by_its_path(at: Sequence[str | int], value: Any, path: str) -> None:
     assert path in paths(with_change(at, value))
 
 
-def test_all_faults_are_told_at_once():
+def test_all_faults_are_told_at_once() -> None:
     data = with_change(("clusters", 0, "az"), "az9")
     data["vips"][0]["cluster"] = "none"
     data["real_servers"][0]["host"] = "none"
     assert paths(data) == {"clusters[0].az", "vips[0].cluster", "real_servers[0].host"}
 
 
-def without_keys(encap):
+def without_keys(encap: str) -> dict[str, Any]:
     """GOOD with the host of the real servers on a tunnel that may go without keys, and none of them."""
     data = with_change(("nodes", 2, "encap"), encap)
     for server in data["real_servers"]:
@@ -179,7 +181,7 @@ def without_keys(encap):
 
 
 @pytest.mark.parametrize("encap", ["ipip", "gue"])
-def test_servers_without_keys_on_one_host_share_no_vip(encap):
+def test_servers_without_keys_on_one_host_share_no_vip(encap: str) -> None:
     data = without_keys(encap)
     for vip in data["vips"]:
         for listener in vip["listeners"]:
@@ -192,7 +194,7 @@ def test_servers_without_keys_on_one_host_share_no_vip(encap):
         check(data, Fleet, "fleet.json")
 
 
-def test_direct_return_wants_no_proxy_header():
+def test_direct_return_wants_no_proxy_header() -> None:
     data = with_change(("vips", 0, "mode"), "dsr")
     assert check(data, Fleet, "fleet.json").vips[0].mode == "dsr"
     data["vips"][0]["listeners"][0]["client_address"] = "proxy_v2"
@@ -201,7 +203,7 @@ def test_direct_return_wants_no_proxy_header():
     check(data, Fleet, "fleet.json")
 
 
-def test_a_key_names_one_server_of_the_region_wherever_its_host():
+def test_a_key_names_one_server_of_the_region_wherever_its_host() -> None:
     data = with_change(("real_servers", 1), {**GOOD["real_servers"][1], "host": "host2", "key": 1})
     data["nodes"].append({"name": "host2", "cluster": "h", "tunnel_address": "10.3.0.4"})
     assert paths(data) == {"real_servers[1].key"}
@@ -209,7 +211,7 @@ def test_a_key_names_one_server_of_the_region_wherever_its_host():
     check(data, Fleet, "fleet.json")
 
 
-def test_both_ends_of_a_tunnel_are_of_one_family():
+def test_both_ends_of_a_tunnel_are_of_one_family() -> None:
     data = with_change(("tunnel", "eip_anycast"), "fd03::ffff")
     servers = {
         f"vips[{i}].listeners[{j}].real_servers[{k}]" for i, j, k in ((0, 0, 0), (0, 0, 1), (1, 0, 0), (1, 1, 0))
@@ -228,21 +230,22 @@ def test_both_ends_of_a_tunnel_are_of_one_family():
 UDP = ("vips", 1, "listeners", 1)
 
 
-def with_udp(**fields):
+def with_udp(**fields: Any) -> dict[str, Any]:
     listener = {**GOOD["vips"][1]["listeners"][1], **fields}
     return with_change(UDP, listener)
 
 
-def test_a_listener_may_balance_as_it_likes():
+def test_a_listener_may_balance_as_it_likes() -> None:
     data = with_udp(dispatch="quic", quic_server_id={"offset": 16, "length": 4})
     more = {"balance": "rendezvous", "affinity_s": 60, "slow_start_s": 30, "health": {}, "dispatch": "ip_pair"}
     data["vips"][0]["listeners"][0] |= more
     fleet = check(data, Fleet, "fleet.json")
     health = fleet.vips[0].listeners[0].health
+    assert health is not None
     assert (health.interval_ms, health.timeout_ms, health.rise, health.fall) == (1000, 500, 2, 3)
 
 
-def test_a_quic_server_id_has_room_for_every_server_and_no_affinity_beside_it():
+def test_a_quic_server_id_has_room_for_every_server_and_no_affinity_beside_it() -> None:
     at = "vips[1].listeners[1]"
     wrong = with_udp(dispatch="quic", quic_server_id={"offset": 17, "length": 4})
     assert paths(wrong) == {f"{at}.quic_server_id.length"}
@@ -252,7 +255,7 @@ def test_a_quic_server_id_has_room_for_every_server_and_no_affinity_beside_it():
     assert paths(wrong) == {f"{at}.quic_server_id.length"}
 
 
-def test_health_wants_one_family_on_every_ld_that_may_hold_the_vip():
+def test_health_wants_one_family_on_every_ld_that_may_hold_the_vip() -> None:
     data = with_change(("vips", 0, "listeners", 0, "health"), {})
     check(data, Fleet, "fleet.json")
     data["clusters"].append({"name": "b", "role": "clb", "az": "az1", "purpose": "buffer"})

@@ -117,7 +117,7 @@ def test_every_variable_offers_something(seeded: Seeded, sql: str) -> None:
     assert all(all(row) for row in frame.rows)
 
 
-def annotations() -> list[Any]:
+def marks() -> list[Any]:
     return [
         pytest.param(query["target"]["rawSql"], id=f"{uid}: {query['name']}")
         for uid, document in DOCUMENTS.items()
@@ -125,7 +125,7 @@ def annotations() -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("sql", annotations())
+@pytest.mark.parametrize("sql", marks())
 def test_every_annotation_has_a_time_and_a_text(seeded: Seeded, sql: str) -> None:
     frame = ask(seeded.reader, sql, the_range(seeded))
     kinds = {name: kind(type_) for name, type_ in frame.columns}

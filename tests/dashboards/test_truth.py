@@ -227,7 +227,7 @@ def test_a_failed_migration_says_so(seeded: Seeded) -> None:
 
 
 def test_every_state_of_an_incident_and_of_a_migration_has_a_word_and_a_colour_of_its_own() -> None:
-    from gateway.control.migration import Migration
+    from gateway.control.models import Migration
 
     assert len(set(STATES.values())) == len(STATES)
     assert STATES["mitigated"] == OTHER

@@ -176,7 +176,8 @@ def test_traffic_is_summed_over_workers() -> None:
 
 
 def test_too_much_to_scrape_is_left_out_and_said() -> None:
-    many = {1: ([(vip, 0, 0, 0, 1, 1, 1, 1) for vip in range(node_traffic.MOST_SERIES + 1)], [])}
+    rows = [(vip, 0, 0, 0, 1, 1, 1, 1) for vip in range(node_traffic.MOST_SERIES + 1)]
+    many: node_traffic.Native = {1: (rows, [])}
     samples = {m.name: m.samples for m in node_traffic.metrics("n", many)}
     assert samples["tgw_node_traffic_packets"] == []
     assert samples["tgw_node_traffic_left_out"][0].value == node_traffic.MOST_SERIES + 1

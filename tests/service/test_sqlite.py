@@ -166,7 +166,7 @@ def test_what_is_committed_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_an_older_store_is_made_to_shrink(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with sqlite3.connect(path) as db:
-        db.execute(ONE.steps[0])
+        db.execute(str(ONE.steps[0]))
         db.executemany("INSERT INTO t VALUES (?)", ((n,) for n in range(200_000)))
     db.close()
     store = Database(path, Kind("test", ONE.mark, ("CREATE TABLE IF NOT EXISTS t (a INTEGER);",)))

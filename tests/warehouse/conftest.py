@@ -79,9 +79,8 @@ class Warehouse:
         return self.process.wait(30)
 
     def settings(self, user: str = "writer", **more: Any) -> WarehouseSettings:
-        return WarehouseSettings(
-            **{"url": self.url, "user": user, "password_file": self.folder / f"{user}.password", "timeout_s": 60} | more
-        )
+        known = {"url": self.url, "user": user, "password_file": self.folder / f"{user}.password", "timeout_s": 60}
+        return WarehouseSettings.model_validate(known | more)
 
     def connection(self, user: str = "writer") -> Connection:
         return Connection(self.settings(user))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import schemathesis
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from prometheus_client.parser import text_string_to_metric_families
+from schemathesis.core.result import Ok
 
 from gateway.api.app import create
 from tests.gateway.control.fakes import KEY, Region, document
@@ -18,22 +22,22 @@ GOOD = {"cluster": "clb-a", "reason": "crash", "requested_by": "analyzer", "evid
 
 
 @pytest.fixture
-def region(tmp_path):
+def region(tmp_path: Path) -> Region:
     return Region(tmp_path / "control.db").up()
 
 
 @pytest.fixture
-def api(region):
+def api(region: Region) -> TestClient:
     # No context manager: the lifespan has nothing to start, and every call runs in a loop of its own.
     return TestClient(create(region.control))
 
 
 @pytest.fixture
-def empty(tmp_path):
+def empty(tmp_path: Path) -> TestClient:
     return TestClient(create(Region(tmp_path / "empty.db").control))
 
 
-def test_health_and_the_document(api, empty):
+def test_health_and_the_document(api: TestClient, empty: TestClient) -> None:
     assert empty.get("/v1/health").json() == {
         "status": "ok",
         "fleet_epoch": 0,
@@ -53,7 +57,7 @@ def test_health_and_the_document(api, empty):
     assert api.get("/v1/health").json()["nodes_up"] == 10
 
 
-def wrong(change):
+def wrong(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     data = document()
     change(data)
     return data
@@ -79,7 +83,9 @@ def wrong(change):
         (b"", "", "JSON"),
     ],
 )
-def test_a_wrong_document_is_refused_with_the_path_and_nothing_is_applied(api, region, body, path, expected):
+def test_a_wrong_document_is_refused_with_the_path_and_nothing_is_applied(
+    api: TestClient, region: Region, body: Any, path: str, expected: str
+) -> None:
     taken = {n: len(x.taken) for n, x in region.client.nodes.items()}
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     answer = api.put("/v1/fleet", content=content)
@@ -92,11 +98,11 @@ def test_a_wrong_document_is_refused_with_the_path_and_nothing_is_applied(api, r
     assert len(region.store.audit_entries(100)) == 1
 
 
-def test_a_document_that_is_too_large_is_refused(api):
+def test_a_document_that_is_too_large_is_refused(api: TestClient) -> None:
     assert api.put("/v1/fleet", content=b" " * (32 * 1024 * 1024 + 1)).status_code == 413
 
 
-def test_nodes_and_clusters(api, region):
+def test_nodes_and_clusters(api: TestClient, region: Region) -> None:
     region.kill("ld-a1")
     region.run(3)
     nodes = {n["name"]: n for n in api.get("/v1/nodes").json()}
@@ -121,7 +127,7 @@ def test_nodes_and_clusters(api, region):
     assert clusters["buf-1"]["demand"] == 0
 
 
-def test_maintenance(api, region):
+def test_maintenance(api: TestClient, region: Region) -> None:
     body = {"on": True, "by": "me", "reason": "disk"}
     assert api.post("/v1/nodes/ld-a1/maintenance", json=body).json()["on"] is True
     region.run(1)
@@ -133,7 +139,7 @@ def test_maintenance(api, region):
     assert {p["path"] for p in answer.json()["problems"]} == {"body.on", "body.by", "body.reason"}
 
 
-def test_a_migration_from_request_to_verdict(api, region):
+def test_a_migration_from_request_to_verdict(api: TestClient, region: Region) -> None:
     answer = api.post("/v1/migrations", json=GOOD)
     assert answer.status_code == 202
     m = answer.json()
@@ -156,7 +162,7 @@ def test_a_migration_from_request_to_verdict(api, region):
     assert api.get("/v1/audit?limit=0").status_code == 422
 
 
-def test_a_refusal_names_its_rail(api):
+def test_a_refusal_names_its_rail(api: TestClient) -> None:
     assert api.put("/v1/rails", json={"actions_enabled": False, "by": "me"}).json()["actions_enabled"] is False
     answer = api.post("/v1/migrations", json=GOOD)
     assert answer.status_code == 409
@@ -167,13 +173,13 @@ def test_a_refusal_names_its_rail(api):
 
 
 @pytest.mark.parametrize("body", [{}, {"cooldown_s": -1}, {"unknown": 1}, {"dry_run": None}, {"cooldown_s": "x"}])
-def test_wrong_rails_are_refused(api, body):
+def test_wrong_rails_are_refused(api: TestClient, body: dict[str, Any]) -> None:
     before = api.get("/v1/rails").json()
     assert api.put("/v1/rails", json=body).status_code == 422
     assert api.get("/v1/rails").json() == before
 
 
-def test_metrics_can_be_read_by_prometheus(api, region):
+def test_metrics_can_be_read_by_prometheus(api: TestClient, region: Region) -> None:
     region.kill("ld-a1")
     region.run(3)
     found = {
@@ -187,7 +193,7 @@ def test_metrics_can_be_read_by_prometheus(api, region):
     assert found[("tgw_control_vips_away", None)] == 0
 
 
-def test_the_probe_key_is_told_to_nobody_but_nodes(api, region):
+def test_the_probe_key_is_told_to_nobody_but_nodes(api: TestClient, region: Region) -> None:
     api.post("/v1/migrations", json=GOOD)
     region.run(5)
     paths = [p for p, methods in api.get("/openapi.json").json()["paths"].items() if "get" in methods]
@@ -196,7 +202,7 @@ def test_the_probe_key_is_told_to_nobody_but_nodes(api, region):
     assert region.node("ld-a1").tables["probe"]["key"] == KEY
 
 
-def test_the_description_has_a_title_for_everything(api):
+def test_the_description_has_a_title_for_everything(api: TestClient) -> None:
     schema = api.get("/openapi.json").json()
     assert schema["info"]["title"] == "tgw control plane"
     for path, methods in schema["paths"].items():
@@ -207,7 +213,7 @@ def test_the_description_has_a_title_for_everything(api):
         assert name in schema["components"]["schemas"]
 
 
-def test_no_input_gets_a_server_error(tmp_path, monkeypatch):
+def test_no_input_gets_a_server_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounded: schemathesis makes up requests from the description, right ones and wrong ones."""
     monkeypatch.chdir(tmp_path)
     region = Region(tmp_path / "fuzzed.db").up()
@@ -216,13 +222,14 @@ def test_no_input_gets_a_server_error(tmp_path, monkeypatch):
     tried = []
 
     for result in schema.get_all_operations():
+        assert isinstance(result, Ok)
         operation = result.ok()
 
         @settings(
             max_examples=15, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
         )
         @given(case=operation.as_strategy())
-        def check(case):
+        def check(case: schemathesis.Case[Any]) -> None:
             answer = case.call()
             tried.append((case.method, case.path, answer.status_code))
             assert answer.status_code < 500, (case.method, case.path, case.body)

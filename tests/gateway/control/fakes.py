@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -218,8 +220,7 @@ class FakeServers:
             path = Path(self._template.replace("{node}", fake.name))
             path.parent.mkdir(parents=True, exist_ok=True)
             config = uvicorn.Config(_app(fake), uds=str(path), log_level="error", access_log=False, lifespan="off")
-            server = uvicorn.Server(config)
-            server.capture_signals = _NoSignals  # type: ignore[method-assign]
+            server = _Server(config)
             self._servers.append(server)
         work = asyncio.gather(*(s.serve() for s in self._servers))
         while not all(s.started for s in self._servers):  # noqa: ASYNC110
@@ -228,12 +229,12 @@ class FakeServers:
         await work
 
 
-class _NoSignals:
-    def __enter__(self) -> None:
-        return
+class _Server(uvicorn.Server):
+    """Leaves the signals to the test: it runs in a thread."""
 
-    def __exit__(self, *_: object) -> None:
-        return
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 def _app(fake: FakeNode) -> FastAPI:

@@ -132,9 +132,12 @@ def changed(changes: Mapping[tuple[str | int, ...], Any]) -> dict[str, Any]:
 
 def all_six() -> dict[tuple[str | int, ...], Any]:
     """Every tunnel over IPv6."""
-    nodes = {("nodes", i, "tunnel_address"): f"fd03::{i + 1:x}" for i in range(len(changed({})["nodes"]))}
-    services = {("vips", i, "service"): f"fd04::{i + 1:x}" for i in range(6)}
-    return {("tunnel", "eip_anycast"): "fd03:ffff::1", **nodes, **services}
+    changes: dict[tuple[str | int, ...], Any] = {("tunnel", "eip_anycast"): "fd03:ffff::1"}
+    for i in range(len(changed({})["nodes"])):
+        changes["nodes", i, "tunnel_address"] = f"fd03::{i + 1:x}"
+    for i in range(6):
+        changes["vips", i, "service"] = f"fd04::{i + 1:x}"
+    return changes
 
 
 @st.composite

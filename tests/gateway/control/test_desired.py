@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,29 +12,31 @@ from hypothesis import strategies as st
 
 from contract.documents import check
 from contract.fleet import Fleet
-from gateway.control.desired import all_nodes, holdings
-from gateway.control.models import Migration, Move
+from gateway.control.desired import Desired, all_nodes, holdings
+from gateway.control.models import Migration, Move, State
 from tests.gateway.control.fakes import KEY, document, fleet
 
 FLEET = fleet()
 HOME = {v.id: v.cluster for v in FLEET.vips}
 
 
-def told(migrations=(), drained=(), current=HOME):
+def told(
+    migrations: Sequence[Migration] = (), drained: Collection[str] = (), current: dict[int, str] = HOME
+) -> dict[str, Desired]:
     return all_nodes(FLEET, holdings(current, migrations), drained, KEY)
 
 
-def moving(state, settling=False, **over):
+def moving(state: State, settling: bool = False, **over: Any) -> Migration:
     moves = [Move(vip_id=2, source="clb-a", to="buf-1")]
     common = {"id": "m", "cluster": "clb-a", "kind": "dispersed", "requested_ns": 1, "moves": moves}
-    return Migration(state=state, settling=settling, **common | over)
+    return Migration.model_validate({"state": state, "settling": settling} | common | over)
 
 
-def vips_of(desired):
+def vips_of(desired: Desired) -> set[int]:
     return {v["id"] for v in desired.document["clb"]["vips"]}
 
 
-def test_eip_nodes_get_every_binding_and_both_sets_of_routes():
+def test_eip_nodes_get_every_binding_and_both_sets_of_routes() -> None:
     document = told()["eip-1"].document
     assert document["role"] == "eip"
     assert document["tunnel"] == {"local": "10.3.0.1", "encap": "gre"}
@@ -51,7 +55,7 @@ def test_eip_nodes_get_every_binding_and_both_sets_of_routes():
     assert "vswitch" not in document
 
 
-def test_lds_get_the_vips_of_their_cluster_and_announce_them():
+def test_lds_get_the_vips_of_their_cluster_and_announce_them() -> None:
     document = told()["ld-a1"].document
     assert document["clb"]["reply_to"] == "10.3.255.1"
     assert document["clb"]["reply_encap"] == "gre"
@@ -80,7 +84,7 @@ def test_lds_get_the_vips_of_their_cluster_and_announce_them():
     assert told()["bl-1"].document["routes"] == ["10.3.10.1/32"]
 
 
-def test_lds_get_the_protection_of_their_vips_and_only_the_lists_that_those_name():
+def test_lds_get_the_protection_of_their_vips_and_only_the_lists_that_those_name() -> None:
     data = document()
     data["vips"][1] |= {"packets_per_s": 10, "flood_gate_per_s": 7, "syn_cookies": "flood", "deny": "bad"}
     data["vips"][5] |= {"bytes_per_s": 1000, "allow": "good"}
@@ -99,7 +103,7 @@ def test_lds_get_the_protection_of_their_vips_and_only_the_lists_that_those_name
     assert desired["eip-1"] == told()["eip-1"]
 
 
-def test_lds_are_told_how_a_listener_balances_where_it_is_not_the_default():
+def test_lds_are_told_how_a_listener_balances_where_it_is_not_the_default() -> None:
     document = FLEET.model_dump(mode="json")
     more = {"balance": "rendezvous", "affinity_s": 60, "slow_start_s": 30, "health": {"fall": 5}}
     document["vips"][2]["listeners"][0] |= more
@@ -123,7 +127,7 @@ def test_lds_are_told_how_a_listener_balances_where_it_is_not_the_default():
     assert set(quic) == {"protocol", "port", "client_address", "backends", "dispatch", "quic_server_id"}
 
 
-def test_hosts_get_their_servers_with_the_addresses_of_the_vips_that_use_them():
+def test_hosts_get_their_servers_with_the_addresses_of_the_vips_that_use_them() -> None:
     document = told()["host-1"].document
     assert document["tunnel"] == {"local": "10.3.20.1", "encap": "gre"}
     assert told()["host-2"].document["tunnel"]["encap"] == "vxlan"
@@ -141,7 +145,7 @@ def test_hosts_get_their_servers_with_the_addresses_of_the_vips_that_use_them():
     assert document["routes"] == ["10.3.20.1/32"]
 
 
-def test_direct_return_and_client_addresses_reach_the_nodes():
+def test_direct_return_and_client_addresses_reach_the_nodes() -> None:
     data = document()
     data["vips"][2] |= {"mode": "dsr"}
     data["vips"][2]["listeners"][0]["client_address"] = "toa"
@@ -170,7 +174,7 @@ def test_direct_return_and_client_addresses_reach_the_nodes():
 
 
 @pytest.mark.parametrize("name", ["eip-1", "ld-a1", "host-1"])
-def test_a_node_in_maintenance_keeps_its_tables_and_loses_its_routes(name):
+def test_a_node_in_maintenance_keeps_its_tables_and_loses_its_routes(name: str) -> None:
     before, after = told()[name].document, told(drained={name})[name].document
     assert after["routes"] == [] == after["edge_routes"]
     assert before | {"routes": [], "edge_routes": []} == after
@@ -186,7 +190,9 @@ def test_a_node_in_maintenance_keeps_its_tables_and_loses_its_routes(name):
         ("failed", True, {"ld-a1", "ld-a2", "bl-1"}),
     ],
 )
-def test_a_moving_vip_is_held_by_both_and_announced_by_somebody_at_every_step(state, settling, announcing):
+def test_a_moving_vip_is_held_by_both_and_announced_by_somebody_at_every_step(
+    state: State, settling: bool, announcing: set[str]
+) -> None:
     desired = told([moving(state, settling)])
     assert {n for n, d in desired.items() if d.document["role"] == "clb" and 2 in vips_of(d)} == {
         "ld-a1",
@@ -197,11 +203,11 @@ def test_a_moving_vip_is_held_by_both_and_announced_by_somebody_at_every_step(st
 
 
 @pytest.mark.parametrize("state", ["done", "failed", "rolled_back", "refused", "dry_run"])
-def test_an_ended_migration_changes_nothing(state):
+def test_an_ended_migration_changes_nothing(state: State) -> None:
     assert told([moving(state)]) == told()
 
 
-def test_the_digest_names_the_content():
+def test_the_digest_names_the_content() -> None:
     assert told()["ld-a1"].digest == told()["ld-a1"].digest
     assert told()["ld-a1"].digest != told(drained={"ld-a1"})["ld-a1"].digest
 
@@ -211,7 +217,9 @@ def test_the_digest_names_the_content():
     st.sampled_from(["configuring", "announcing", "verifying", "done"]),
     st.sets(st.sampled_from(["ld-a1", "bl-1", "eip-1"])),
 )
-def test_every_vip_is_announced_and_only_where_its_tables_are(moved, state, drained):
+def test_every_vip_is_announced_and_only_where_its_tables_are(
+    moved: dict[int, str], state: State, drained: set[str]
+) -> None:
     moves = [Move(vip_id=v, source=HOME[v], to=to) for v, to in moved.items() if HOME[v] != to]
     desired = told([moving(state, moves=moves)], drained)
     json.dumps([d.document for d in desired.values()])

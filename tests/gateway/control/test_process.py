@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -62,11 +62,11 @@ class Control:
         return self.process.wait(5)
 
     def state(self, migration: str) -> str:
-        return self.http.get(f"/v1/migrations/{migration}").json()["state"]
+        return str(self.http.get(f"/v1/migrations/{migration}").json()["state"])
 
 
 @pytest.fixture
-def control(tmp_path):
+def control(tmp_path: Path) -> Iterator[Control]:
     made = Control(tmp_path)
     yield made
     if made.process is not None and made.process.poll() is None:
@@ -75,7 +75,7 @@ def control(tmp_path):
     made.http.close()
 
 
-def test_killed_in_the_middle_of_a_migration_it_finishes_after_a_restart(control):
+def test_killed_in_the_middle_of_a_migration_it_finishes_after_a_restart(control: Control) -> None:
     with FakeServers(control.template, [n.name for n in fleet().nodes]) as fakes:
         control.start()
         until(lambda: control.http.get("/v1/health").json()["nodes_up"] == 10, 10, "all nodes are up")
@@ -133,7 +133,9 @@ def test_killed_in_the_middle_of_a_migration_it_finishes_after_a_restart(control
         ({"store": "this is no database at all, but text of some length" * 40}, ["store", "control.db"]),
     ],
 )
-def test_what_is_wrong_is_named_and_it_does_not_start(control, change, words):
+def test_what_is_wrong_is_named_and_it_does_not_start(
+    control: Control, change: dict[str, str], words: list[str]
+) -> None:
     names = {"key": "probe.key", "config": "control.toml", "fleet": "fleet.json", "store": "control.db"}
     for what, text in change.items():
         (control.place / names[what]).write_text(text)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from contract.fleet import Policy
 from gateway.control import rails
-from gateway.control.models import Evidence, Migration, Move, Rail, Request
+from gateway.control.models import Evidence, Migration, Move, Rail, Request, State
 from tests.gateway.control.fakes import S, fleet
 
 NOW = 1_700_000_000 * S
@@ -18,24 +18,24 @@ LIVE = {"clb-a": ["ld-a1", "ld-a2"], "clb-b": ["ld-b1", "ld-b2"], "buf-1": ["bl-
 GOOD = Request(cluster="clb-a", reason="crash", requested_by="analyzer", evidence=Evidence(probers=2, vips=3))
 
 
-def facts(**over):
+def facts(**over: Any) -> rails.Facts:
     policy = FLEET.policy.model_copy(update=over.pop("policy", {}))
     return rails.Facts(FLEET, policy, **{"current": HOME, "migrations": [], "live": LIVE} | over)
 
 
-def past(state="done", ago_s=60, **over):
+def past(state: State = "done", ago_s: int = 60, **over: Any) -> Migration:
     moves = [Move(vip_id=v, source="clb-a", to="buf-1") for v in (1, 2, 3, 4, 5)]
     began = NOW - ago_s * S
     common = {"id": "mig-1", "cluster": "clb-a", "kind": "dispersed", "requested_ns": began, "started_ns": began}
-    return Migration(**common | {"moves": moves, "state": state} | over)
+    return Migration.model_validate(common | {"moves": moves, "state": state} | over)
 
 
-def ask(f, **over):
+def ask(f: rails.Facts, **over: Any) -> Rail | None:
     refusal = rails.check(GOOD.model_copy(update=over), f, NOW)
     return refusal.rail if refusal else None
 
 
-def test_a_good_request_passes():
+def test_a_good_request_passes() -> None:
     assert rails.check(GOOD, facts(), NOW) is None
 
 
@@ -61,14 +61,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("rail", "f", "over"), REFUSED)
-def test_each_rail_refuses(rail, f, over):
+def test_each_rail_refuses(rail: Rail, f: rails.Facts, over: dict[str, Any]) -> None:
     refusal = rails.check(GOOD.model_copy(update=over), f, NOW)
     assert refusal is not None
     assert refusal.rail == rail
     assert len(refusal.reason) > 10
 
 
-def test_no_rail_is_without_a_test():
+def test_no_rail_is_without_a_test() -> None:
     elsewhere = {"dry_run", "no_buffer_capacity", "control_starting"}  # test_orchestrator.py: they need more than facts
     assert {r for r, _, _ in REFUSED} | elsewhere == set(get_args(Rail))
 
@@ -85,11 +85,11 @@ def test_no_rail_is_without_a_test():
     ],
     ids=["cooled", "forced", "refused-is-no-start", "other-cluster-few-vips", "person", "dead-cluster"],
 )
-def test_what_a_rail_must_let_pass(f, over):
+def test_what_a_rail_must_let_pass(f: rails.Facts, over: dict[str, Any]) -> None:
     assert ask(f, **over) is None
 
 
-def test_nodes_out_by_actions_add_up_and_those_out_by_faults_do_not():
+def test_nodes_out_by_actions_add_up_and_those_out_by_faults_do_not() -> None:
     # 10 nodes of which 0.3 may be out: clb-a's two and clb-b's two are too many together.
     moved = HOME | dict.fromkeys(range(1, 6), "buf-1")
     other = {"cluster": "clb-b", "evidence": Evidence(probers=2, vips=1)}
@@ -100,5 +100,5 @@ def test_nodes_out_by_actions_add_up_and_those_out_by_faults_do_not():
     assert ask(facts(migrations=[past(nodes_out=["ld-a1", "ld-a2"])]), **other) is None, "they are back"
 
 
-def test_the_default_policy_lets_two_of_twenty_nodes_be_relieved():
+def test_the_default_policy_lets_two_of_twenty_nodes_be_relieved() -> None:
     assert Policy().max_nodes_out_share == 0.10

@@ -12,7 +12,7 @@ demands = st.dictionaries(st.integers(1, 500), st.floats(0.1, 5), min_size=1, ma
 
 
 @given(demands, st.integers(1, 12), st.integers(1, 12))
-def test_equal_empty_buffers_share_evenly(demand, count, k):
+def test_equal_empty_buffers_share_evenly(demand: dict[int, float], count: int, k: int) -> None:
     buffers = [Buffer(f"b{i:02}", 1000.0, 0.0) for i in range(count)]
     found = shard(demand, buffers, k)
     assert set(found) == set(demand), "every VIP has a place"
@@ -27,7 +27,7 @@ def test_equal_empty_buffers_share_evenly(demand, count, k):
 
 
 @given(demands, st.lists(st.tuples(st.floats(0, 40), st.floats(0, 40)), max_size=8), st.integers(1, 8))
-def test_no_buffer_carries_more_than_it_can(demand, sizes, k):
+def test_no_buffer_carries_more_than_it_can(demand: dict[int, float], sizes: list[tuple[float, float]], k: int) -> None:
     buffers = [Buffer(f"b{i}", capacity, load) for i, (capacity, load) in enumerate(sizes)]
     try:
         found = shard(demand, buffers, k)
@@ -39,7 +39,7 @@ def test_no_buffer_carries_more_than_it_can(demand, sizes, k):
         assert more == 0 or b.load + more <= b.capacity * (1 + 1e-6)
 
 
-def test_the_least_loaded_are_chosen():
+def test_the_least_loaded_are_chosen() -> None:
     buffers = [Buffer("full", 10, 9), Buffer("half", 10, 5), Buffer("empty", 10, 0)]
     assert set(shard({1: 1.0, 2: 1.0, 3: 1.0, 4: 1.0}, buffers, 2).values()) <= {"half", "empty"}
 
@@ -47,6 +47,6 @@ def test_the_least_loaded_are_chosen():
 @pytest.mark.parametrize(
     ("buffers", "words"), [([], "no live buffer"), ([Buffer("a", 0, 0)], "no live"), ([Buffer("a", 5, 4.5)], "fits in")]
 )
-def test_what_does_not_fit_is_refused_with_the_numbers(buffers, words):
+def test_what_does_not_fit_is_refused_with_the_numbers(buffers: list[Buffer], words: str) -> None:
     with pytest.raises(NoCapacity, match=words):
         shard({1: 1.0}, buffers, 3)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -38,7 +39,7 @@ EVERYTHING = Decision(
 )
 
 
-def settings(tmp_path: Path, **over) -> SpeakerSettings:
+def settings(tmp_path: Path, **over: Any) -> SpeakerSettings:  # x
     data = {
         "node": "eip-1",
         "state_dir": str(tmp_path),
@@ -51,14 +52,14 @@ def settings(tmp_path: Path, **over) -> SpeakerSettings:
 
 @pytest.mark.skipif(shutil.which("bird") is None, reason="needs the command bird")
 @pytest.mark.parametrize("announce", [SILENT, EVERYTHING])
-def test_bird_itself_takes_the_configuration(tmp_path, announce):
+def test_bird_itself_takes_the_configuration(tmp_path: Path, announce: Decision) -> None:
     given_settings = settings(tmp_path)
     given_settings.bird_conf.write_text(bird_conf.render(given_settings, announce))
     done = subprocess.run(["bird", "-p", "-c", given_settings.bird_conf], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_each_side_carries_its_own_set_by_family(tmp_path):
+def test_each_side_carries_its_own_set_by_family(tmp_path: Path) -> None:
     text = bird_conf.render(settings(tmp_path), EVERYTHING)
     sections = {
         s.split()[2]: s for s in text.split("\n\n") if "protocol static" in s for s in [s[s.index("protocol") :]]
@@ -88,13 +89,13 @@ def test_each_side_carries_its_own_set_by_family(tmp_path):
         ({"unknown": 1}, "unknown"),
     ],
 )
-def test_wrong_settings_are_refused_with_the_path(tmp_path, over, path):
+def test_wrong_settings_are_refused_with_the_path(tmp_path: Path, over: dict[str, Any], path: str) -> None:
     with pytest.raises(DocumentError) as caught:
         settings(tmp_path, **over)
     assert path in str(caught.value)
 
 
-def test_a_reply_is_put_together_from_any_pieces():
+def test_a_reply_is_put_together_from_any_pieces() -> None:
     text = b"0001 BIRD 2.0.12 ready.\n"
     reply = Reply()
     for i in range(len(text)):
@@ -104,7 +105,7 @@ def test_a_reply_is_put_together_from_any_pieces():
     assert reply.lines == [Line(1, "BIRD 2.0.12 ready.")]
 
 
-def test_a_reply_of_many_lines_ends_at_the_one_without_a_dash():
+def test_a_reply_of_many_lines_ends_at_the_one_without_a_dash() -> None:
     reply = Reply()
     reply.feed(b"2002-Name       Proto\n1002-device1 Device --- up 10:00\n more of it\n+async\n0000 \n")
     assert reply.done
@@ -112,7 +113,7 @@ def test_a_reply_of_many_lines_ends_at_the_one_without_a_dash():
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_are_a_reply_or_an_error(data):
+def test_any_bytes_are_a_reply_or_an_error(data: bytes) -> None:
     reply = Reply()
     try:
         reply.feed(data)
@@ -145,13 +146,13 @@ def _answer_once(path: Path, greeting: bytes, answer: bytes) -> threading.Thread
         (b"", "closed the connection"),
     ],
 )
-def test_what_bird_refuses_is_an_error_in_its_own_words(tmp_path, answer, words):
+def test_what_bird_refuses_is_an_error_in_its_own_words(tmp_path: Path, answer: bytes, words: str) -> None:
     thread = _answer_once(tmp_path / "ctl", b"0001 BIRD 2.0.12 ready.\n", answer)
     with pytest.raises(BirdError, match=words):
         Birdc(tmp_path / "ctl", 2.0).configure()
     thread.join(2)
 
 
-def test_no_bird_is_an_error_that_names_the_socket(tmp_path):
+def test_no_bird_is_an_error_that_names_the_socket(tmp_path: Path) -> None:
     with pytest.raises(BirdError, match="ctl"):
         Birdc(tmp_path / "ctl").command("show status")

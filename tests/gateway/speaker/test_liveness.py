@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.speaker.liveness import Liveness, Routes, RoutesError, Sight
+from gateway.speaker.liveness import Decision, Liveness, Routes, RoutesError, Sight
 
 MS = 1_000_000
 STALE = 500 * MS
@@ -35,11 +36,11 @@ class Node:
             out = self.decide().alive
         return out
 
-    def decide(self):
+    def decide(self) -> Decision:
         return self.liveness.decide(Sight(self.routes, self.alive, tuple(self.beats)), self.now)
 
 
-def test_announces_once_every_tap_has_been_seen_to_beat():
+def test_announces_once_every_tap_has_been_seen_to_beat() -> None:
     node = Node()
     assert not node.decide().alive
     node.beating = [True, False]
@@ -51,7 +52,7 @@ def test_announces_once_every_tap_has_been_seen_to_beat():
 
 
 @pytest.mark.parametrize("worker", [0, 1])
-def test_one_stalled_worker_withdraws_everything_within_the_limit(worker):
+def test_one_stalled_worker_withdraws_everything_within_the_limit(worker: int) -> None:
     node = Node()
     assert node.pass_ms(300)
     node.beating[worker] = False
@@ -64,7 +65,7 @@ def test_one_stalled_worker_withdraws_everything_within_the_limit(worker):
     assert node.pass_ms(100), "it is announced again as soon as it beats"
 
 
-def test_a_late_look_at_a_beating_node_withdraws_nothing():
+def test_a_late_look_at_a_beating_node_withdraws_nothing() -> None:
     node = Node()
     assert node.pass_ms(300)
     node.now += 30_000 * MS
@@ -72,7 +73,7 @@ def test_a_late_look_at_a_beating_node_withdraws_nothing():
     assert node.decide().alive
 
 
-def test_a_dead_process_withdraws_at_once_and_its_routes_never_come_back():
+def test_a_dead_process_withdraws_at_once_and_its_routes_never_come_back() -> None:
     node = Node()
     assert node.pass_ms(300)
     node.alive = False
@@ -83,7 +84,7 @@ def test_a_dead_process_withdraws_at_once_and_its_routes_never_come_back():
     assert "gone" in node.decide().reason
 
 
-def test_the_next_life_is_announced_by_its_own_routes_and_its_own_beat():
+def test_the_next_life_is_announced_by_its_own_routes_and_its_own_beat() -> None:
     node = Node()
     assert node.pass_ms(300)
     node.alive = False
@@ -95,7 +96,7 @@ def test_the_next_life_is_announced_by_its_own_routes_and_its_own_beat():
     assert node.decide().routes == ("10.3.0.9/32",)
 
 
-def test_new_tables_of_the_same_life_change_the_set_without_a_gap():
+def test_new_tables_of_the_same_life_change_the_set_without_a_gap() -> None:
     node = Node()
     assert node.pass_ms(300)
     node.routes = Routes(8, "aa", 100, (), (), ("w0.tap", "w1.tap"))
@@ -105,14 +106,14 @@ def test_new_tables_of_the_same_life_change_the_set_without_a_gap():
 
 
 @pytest.mark.parametrize("beats", [[None, 5], [5, None], []])
-def test_no_tap_is_not_healthy(beats):
+def test_no_tap_is_not_healthy(beats: list[int | None]) -> None:
     node = Node()
     node.beats = beats
     node.beating = [True] * len(beats)
     assert not node.pass_ms(1000)
 
 
-def test_no_routes_file_announces_nothing():
+def test_no_routes_file_announces_nothing() -> None:
     node = Node()
     assert node.pass_ms(300)
     node.routes = None
@@ -120,9 +121,12 @@ def test_no_routes_file_announces_nothing():
 
 
 @given(st.lists(st.tuples(st.integers(1, 700), st.booleans(), st.booleans(), st.booleans()), max_size=60))
-def test_never_announces_a_node_that_is_gone_or_has_not_moved_for_the_limit(steps):
+def test_never_announces_a_node_that_is_gone_or_has_not_moved_for_the_limit(
+    steps: list[tuple[int, bool, bool, bool]],
+) -> None:
     """Oracle: the times of movement, kept plainly."""
-    liveness, now, beats, moved, gone = Liveness(STALE), 0, [5, 5], [None, None], False
+    liveness, now, beats, gone = Liveness(STALE), 0, [5, 5], False
+    moved: list[int | None] = [None, None]
     liveness.decide(Sight(ROUTES, True, tuple(beats)), now)
     for ms, first, second, alive in steps:
         now += ms * MS
@@ -143,7 +147,7 @@ def test_never_announces_a_node_that_is_gone_or_has_not_moved_for_the_limit(step
 GOOD = {"epoch": 1, "boot_id": "aa", "pid": 5, "routes": ["10.3.0.1/32"], "edge_routes": [], "taps": ["x"]}
 
 
-def test_routes_are_read_in_one_order_and_bad_ones_are_named():
+def test_routes_are_read_in_one_order_and_bad_ones_are_named() -> None:
     text = json.dumps(GOOD | {"routes": ["10.3.0.2/32", "fd00::1/128", "10.3.0.1/32", "10.3.0.1/24", "x; }", 7]})
     routes = Routes.parse(text)
     assert routes.routes == ("10.3.0.1/32", "10.3.0.2/32", "fd00::1/128")
@@ -161,13 +165,13 @@ def test_routes_are_read_in_one_order_and_bad_ones_are_named():
         ({"taps": [1]}, "taps"),
     ],
 )
-def test_a_wrong_routes_file_is_refused_with_the_field(change, field):
+def test_a_wrong_routes_file_is_refused_with_the_field(change: dict[str, Any], field: str) -> None:
     with pytest.raises(RoutesError, match=field):
         Routes.parse(json.dumps(GOOD | change))
 
 
 @given(st.text(max_size=200))
-def test_any_text_is_routes_or_refused(text):
+def test_any_text_is_routes_or_refused(text: str) -> None:
     try:
         Routes.parse(text)
     except RoutesError:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,9 +111,10 @@ class Rig:
         )
         return self.start(f"speaker{i}", self.namespaces[i], sys.executable, "-m", "gateway.speaker", str(config))
 
-    def status(self, i: int) -> dict:
+    def status(self, i: int) -> dict[str, Any]:
         try:
-            return json.loads((self.place / f"n{i}" / "speaker.json").read_text())
+            status: dict[str, Any] = json.loads((self.place / f"n{i}" / "speaker.json").read_text())
+            return status
         except FileNotFoundError:
             return {}
 
@@ -144,7 +146,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         made.close()
 
 
-def test_routes_live_and_die_with_the_forwarding_of_their_node(rig: Rig):
+def test_routes_live_and_die_with_the_forwarding_of_their_node(rig: Rig) -> None:
     one, both = {"10.2.1.2"}, {"10.2.1.2", "10.2.2.2"}
     nodes = {i: rig.node(i, f"10.3.0.{i}/32,{SHARED}/32") for i in (1, 2)}
     speakers = {i: rig.speaker(i) for i in (1, 2)}
@@ -193,7 +195,7 @@ def test_routes_live_and_die_with_the_forwarding_of_their_node(rig: Rig):
     assert rig.status(2)["announced"] == []
 
 
-def test_an_idle_speaker_costs_next_to_nothing(rig: Rig):
+def test_an_idle_speaker_costs_next_to_nothing(rig: Rig) -> None:
     rig.node(1, f"10.3.0.1/32,{SHARED}/32")
     speaker = rig.speaker(1)
     until(lambda: rig.next_hops(SHARED) == {"10.2.1.2"}, 20, "announced")

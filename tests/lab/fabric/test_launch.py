@@ -17,7 +17,12 @@ def destroyed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     if os.geteuid() != 0:
         pytest.skip("only root can have namespaces to lose")
     names: list[str] = []
-    monkeypatch.setattr(namespaces, "destroy", lambda prefix: names.append(prefix) or [])
+
+    def destroy(prefix: str) -> list[str]:
+        names.append(prefix)
+        return []
+
+    monkeypatch.setattr(namespaces, "destroy", destroy)
     return names
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 import pytest
-from scapy.layers.inet import GRE, ICMP, IP, TCP, UDP
+from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import GRE
 
 from lab.fabric import wire
 
