@@ -46,7 +46,7 @@ class Share:
 @dataclass(slots=True)
 class NodeReport:
     """What detection thinks of one node, with its numbers. `verdict`: ok | suspect | down | feed_lost | jitter |
-    maintenance | learning | idle | no_feed."""
+    maintenance | learning | idle | no_feed. `boot`: the newest start of its process that was seen, "" for none."""
 
     node: str
     verdict: str
@@ -59,6 +59,7 @@ class NodeReport:
     trace_points: int = 0
     drop_points: int = 0
     why: str = ""
+    boot: str = ""
 
 
 class Collapse:
@@ -272,4 +273,5 @@ def _finding(
         probers=sorted({a.prober for a in within if a.prober}),
         evidence=evidence,
         samples=[a.probe_id for a in lost[:10]],
+        lost=[(a.ts_ns, a.prober) for a in lost],
     )

@@ -57,6 +57,7 @@ class Detector:
                 reports[node] = NodeReport(node, "idle", feed=feeds.status(node), why="no probe comes its way")
             if situation.maintained(node):
                 reports[node].verdict, reports[node].why = "maintenance", "taken out by an operator"
+            reports[node].boot = feeds.boot(node)
         findings += self._surges.test(horizon, situation, ledger, feeds, reports)
         recent = [
             e for e in entries if e.verdict is not None and e.probe and e.probe.closed_ns > now_ns - endpoints.WINDOW_NS

@@ -41,6 +41,7 @@ class Look:
     notifications: list[str] = field(default_factory=list)
     opened: list[Incident] = field(default_factory=list)
     closed: list[Incident] = field(default_factory=list)
+    mitigated: list[Incident] = field(default_factory=list)
 
 
 class Engine:
@@ -132,7 +133,9 @@ class Engine:
         self.book.clear(situation, self.detector.reports, now_ns)
         out.requests = self.remedy.step(context)
         if not any(f.family == "collector_outage" for f in findings):
-            out.closed = self.book.close_what_is_clean(now_ns, situation, lambda i: remedy.clean(i, context))
+            out.closed, out.mitigated = self.book.close_what_is_clean(
+                now_ns, situation, lambda i: remedy.clean(i, context)
+            )
         out.notifications = self._notify(now_ns)
         self.store.commit()
         return out

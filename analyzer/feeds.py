@@ -19,6 +19,7 @@ KEEP_TAPS = 16  # of former boots of a node
 
 # What Feeds.status says of a node.
 BEATING, STALE, ENDED, GONE, UNKNOWN = "beating", "stale", "ended", "gone", "unknown"
+STOPPED = (STALE, ENDED, GONE)
 
 
 @dataclass(slots=True)
@@ -96,13 +97,15 @@ class Feeds:
         if len(old) > KEEP_TAPS:
             del taps[min(old, key=lambda k: taps[k].last.ts_ns)]
 
+    def boot(self, node: str) -> str:
+        """The newest boot of a node; "" when none was seen."""
+        taps = self._taps.get(node)
+        return max(taps.items(), key=lambda item: item[1].first_ns)[0][0] if taps else ""
+
     def _present(self, node: str) -> list[Tap]:
         """The taps of the newest boot of a node."""
-        taps = self._taps.get(node)
-        if not taps:
-            return []
-        newest = max(taps.items(), key=lambda item: item[1].first_ns)[0][0]
-        return [t for (boot, _), t in taps.items() if boot == newest]
+        newest = self.boot(node)
+        return [t for (boot, _), t in self._taps.get(node, {}).items() if boot == newest]
 
     def known(self, node: str) -> bool:
         """Whether any tap of the node was ever reported."""

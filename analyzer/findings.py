@@ -39,7 +39,10 @@ FORGET_NS = 3 * SECOND
 
 @dataclass(slots=True)
 class Finding:
-    """A departure from health. `horizon_ns`: records up to here were looked at. `samples`: probe ids that show it."""
+    """A departure from health. `horizon_ns`: records up to here were looked at. `samples`: probe ids that show it.
+
+    `lost`: the probes of the window that no node of the tier recorded: when each came, and from which prober.
+    """
 
     kind: str
     subject: str
@@ -52,6 +55,7 @@ class Finding:
     probers: list[str] = field(default_factory=list)
     evidence: dict[str, Any] = field(default_factory=dict)
     samples: list[int] = field(default_factory=list)
+    lost: list[tuple[int, str]] = field(default_factory=list)
     since_ns: int = 0
     looks: int = 1
     confirmed: bool = False

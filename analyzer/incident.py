@@ -1,6 +1,7 @@
-"""Incidents: opened under a stable fingerprint, kept with evidence and timeline, closed when the probes are clean.
+"""Incidents: opened under a stable fingerprint, kept with evidence and timeline, closed when the fault is gone.
 
-open -> acting (a migration runs) -> verifying (fresh probes decide) -> closed; and back to open when it returns.
+open -> acting (a migration runs) -> verifying (fresh probes decide) -> closed; and back to open when it returns. An
+incident about a node closes when the node is back, drained or removed as well; clean traffic alone makes it mitigated.
 """
 
 from __future__ import annotations
@@ -10,14 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from analyzer import feeds as feed_states
+from analyzer import standing
 from analyzer.collapse import NodeReport
 from analyzer.findings import Finding
 from analyzer.region import SECOND, Situation
 from analyzer.store import Store
+from contract.incidents import CLOSED, MITIGATED, OPEN, STATES
 
-OPEN, ACTING, VERIFYING, CLOSED = "open", "acting", "verifying", "closed"
-STATES = (OPEN, ACTING, VERIFYING, CLOSED)
 REOPEN_NS = 600 * SECOND
 # Families that close only when the finding itself has not been seen for two periods.
 NEEDS_ABSENCE = {
@@ -25,6 +25,10 @@ NEEDS_ABSENCE = {
 }  # fmt: skip
 # Families that close only when the probes of their VIPs are clean.
 NEEDS_CLEAN = {"node_down", "cluster_down", "jitter", "vip_missing", "attack"}
+# Families about nodes: they close only when each node is back, drained or gone from the fleet.
+ABOUT_NODES = {"node_down", "cluster_down", "jitter", "feed_lost"}
+# So many probes lost since an incident was mitigated, and this share of what its nodes should have got, are no chance.
+BROKEN_AGAIN, BROKEN_SHARE = 3, 0.3
 SEVERITY = {
     "node_down": "critical",
     "cluster_down": "critical",
@@ -36,11 +40,16 @@ SEVERITY = {
     "prober_lost": "warning",
     "vip_missing": "warning",
 }
+MITIGATED_SEVERITY = "warning"
 
 
 @dataclass(slots=True)
 class Incident:
-    """One incident. Times are ns since 1970, 0 when not yet. `remedy`: what analyzer.remedy keeps here."""
+    """One incident. Times are ns since 1970, 0 when not yet. `remedy`: what analyzer.remedy keeps here.
+
+    `severity` is that of now, `worst` that of the fault, which never changes. `standing`: what redundancy is left while
+    it is mitigated. `boots`: which start of each node showed the fault. `ended`: why it was closed.
+    """
 
     id: str
     fingerprint: str
@@ -62,17 +71,25 @@ class Incident:
     opened_ns: int
     updated_ns: int
     last_seen_ns: int
+    worst: str = ""
     closed_ns: int = 0
+    mitigated_ns: int = 0
+    standing: str = ""
+    ended: str = ""
     cleared: bool = False
     idle: bool = False
     reopened: int = 0
     evidence: dict[str, Any] = field(default_factory=dict)
     samples: list[dict[str, Any]] = field(default_factory=list)
     remedy: dict[str, Any] = field(default_factory=dict)
+    boots: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.worst = self.worst or self.severity
 
     @property
     def is_open(self) -> bool:
-        return self.state != CLOSED
+        return not STATES[self.state].over
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON document."""
@@ -97,8 +114,15 @@ class Book:
         self._said: dict[str, str] = {}
         for document in store.incidents():
             incident = Incident(**document)
+            # What an older analyzer closed over a dead node is opened again when it is seen again.
+            incident.cleared = incident.cleared or not incident.is_open
             self.incidents[incident.id] = incident
             self._latest[incident.fingerprint] = incident
+
+    def down(self) -> set[str]:
+        """Nodes that incidents have found to be down, and that are not back."""
+        found = (i for i in self.incidents.values() if i.family in ("node_down", "cluster_down") and not i.cleared)
+        return {n for i in found for n in i.named_nodes}
 
     def open_ones(self) -> list[Incident]:
         """Incidents that are not closed, oldest first."""
@@ -125,7 +149,7 @@ class Book:
             return
         before, incident.state = incident.state, state
         if state == CLOSED:
-            incident.closed_ns = now_ns
+            incident.closed_ns, incident.ended = now_ns, why
         self.event(incident, now_ns, "state", f"{before} -> {state}: {why}")
         self.save(incident, now_ns)
 
@@ -146,18 +170,19 @@ class Book:
             known = self.find(finding.family, finding.subject)
             if known is not None and known.is_open:
                 self._refresh(known, finding, now_ns)
+                if known.state == MITIGATED and _breaks_again(known, finding):
+                    changed.append(self._reopen(known, finding, situation, now_ns, evidence))
+                    self._decide(now_ns, finding, "opened", f"broken again: {finding.summary}", known.id)
                 continue
             if finding.family == "node_down":
                 above = self.find("cluster_down", finding.cluster)
-                if above is not None and (above.is_open or not above.cleared):
+                if above is not None and above.is_open and finding.subject in above.named_nodes:
                     reason = f"explained by {above.id}: its cluster is down"
                     self._decide(now_ns, finding, "not opened", reason, above.id)
                     continue
-            if known is not None and not known.cleared:
-                reason = f"reported as {known.id}, and it has not come back since"
-                self._decide(now_ns, finding, "not opened", reason, known.id)
-                continue
-            if known is not None and now_ns - known.closed_ns < REOPEN_NS:
+            # What would change the severity of the fault is another incident.
+            same = known is not None and known.worst == _worst(finding)
+            if known is not None and same and now_ns - known.closed_ns < REOPEN_NS:
                 incident = self._reopen(known, finding, situation, now_ns, evidence)
             else:
                 incident = self._open(finding, situation, now_ns, evidence)
@@ -179,7 +204,7 @@ class Book:
             kind=finding.kind,
             subject=finding.subject,
             subject_type=finding.subject_type,
-            severity="warning" if finding.evidence.get("idle") else SEVERITY[finding.family],
+            severity=_worst(finding),
             region=region.fleet.region,
             az=cluster.az if cluster else "",
             cluster=finding.cluster,
@@ -209,6 +234,7 @@ class Book:
     ) -> Incident:
         incident.reopened += 1
         incident.state, incident.closed_ns, incident.cleared = OPEN, 0, False
+        incident.severity, incident.mitigated_ns, incident.standing, incident.ended = incident.worst, 0, "", ""
         incident.kind, incident.summary, incident.last_seen_ns = finding.kind, finding.summary, now_ns
         incident.vips = _affected(finding, situation)
         incident.probers, incident.seen_by_vips = list(finding.probers), list(finding.vips)
@@ -222,6 +248,7 @@ class Book:
 
     def _refresh(self, incident: Incident, finding: Finding, now_ns: int) -> None:
         incident.last_seen_ns = now_ns
+        incident.cleared = False
         probers = sorted({*incident.probers, *finding.probers})
         vips = sorted({*incident.seen_by_vips, *finding.vips})
         grown = probers != incident.probers or vips != incident.seen_by_vips
@@ -241,39 +268,92 @@ class Book:
                 self.move(incident, CLOSED, now_ns, f"absorbed by {above.id}")
 
     def clear(self, situation: Situation, reports: Mapping[str, NodeReport], now_ns: int) -> None:
-        """Note which nodes have come back, so that a next failure counts as a new one."""
-        for incident in self._latest.values():
-            if incident.cleared or incident.family not in ("node_down", "cluster_down"):
+        """Note which nodes have come back: an open incident ends with it, and a next failure counts as a new one."""
+        for incident in self.open_ones():
+            if incident.family not in ABOUT_NODES:
                 continue
-            if all(_is_back(n, situation, reports) for n in incident.named_nodes):
+            if incident.last_seen_ns == now_ns:
+                self._note_boots(incident, reports, now_ns)
+            if incident.cleared or _lately(incident, situation, now_ns):
+                continue
+            back = [standing.back(n, incident.family, incident.boots, situation, reports) for n in incident.named_nodes]
+            if all(back):
                 incident.cleared = True
-                gone = [n for n in incident.named_nodes if n not in situation.region.nodes]
-                word = "is not of the fleet any more" if gone else "forwards again"
-                self.event(incident, now_ns, "back", f"{', '.join(gone or incident.named_nodes)} {word}")
+                self.event(incident, now_ns, "back", "; ".join(dict.fromkeys(back)))
                 self.save(incident, now_ns)
+
+    def _note_boots(self, incident: Incident, reports: Mapping[str, NodeReport], now_ns: int) -> None:
+        boots = {n: reports[n].boot for n in incident.named_nodes if n in reports and reports[n].boot}
+        if boots != incident.boots:
+            incident.boots = boots
+            self.save(incident, now_ns)
 
     def close_what_is_clean(
         self, now_ns: int, situation: Situation, clean: Callable[[Incident], tuple[bool, str]]
-    ) -> list[Incident]:
-        """Close what is over; the incidents closed now."""
-        closed = []
-        quiet = 2 * situation.region.period_ns
+    ) -> tuple[list[Incident], list[Incident]]:
+        """Close what is over, and call mitigated what clients do not feel any more; both lists, changed now."""
+        closed, mitigated = [], []
         for incident in self.open_ones():
-            if incident.remedy.get("status") in ("posting", "posted"):
+            if incident.remedy.get("status") in ("posting", "posted") or _lately(incident, situation, now_ns):
                 continue
-            if incident.family in NEEDS_ABSENCE and now_ns - incident.last_seen_ns < quiet:
+            about_node = incident.family in ABOUT_NODES
+            if incident.state == MITIGATED and not incident.cleared:
+                self._restate(incident, situation, now_ns)
                 continue
-            if incident.idle or (incident.family in NEEDS_CLEAN and not incident.vips):
-                done, why = incident.cleared, "the node is back"
-            elif incident.family in NEEDS_CLEAN:
-                done, why = clean(incident)
-            else:
-                done, why = True, f"not seen for {quiet / SECOND:.0f} s"
-            if done:
-                incident.cleared = incident.cleared or incident.family not in ("node_down", "cluster_down")
+            over = incident.cleared or not about_node
+            why = "the node is back" if about_node else f"not seen for {_quiet(situation) / SECOND:.0f} s"
+            if incident.family in NEEDS_CLEAN and incident.vips and not incident.idle:
+                done, found = clean(incident)
+                if not done:
+                    continue
+                why = f"{why}; {found}" if about_node else found
+                if not over:
+                    self._mitigate(incident, situation, now_ns, found)
+                    mitigated.append(incident)
+            if over:
+                incident.cleared = True
+                incident.severity = incident.worst
                 self.move(incident, CLOSED, now_ns, why)
                 closed.append(incident)
-        return closed
+        return closed, mitigated
+
+    def _mitigate(self, incident: Incident, situation: Situation, now_ns: int, why: str) -> None:
+        incident.mitigated_ns = now_ns
+        incident.severity = MITIGATED_SEVERITY
+        incident.standing = standing.redundancy(incident.cluster, incident.named_nodes, situation, self.down())
+        still = standing.still(incident.family, incident.named_nodes)
+        self.move(incident, MITIGATED, now_ns, f"{why}; {still}: {incident.standing}")
+
+    def _restate(self, incident: Incident, situation: Situation, now_ns: int) -> None:
+        """Say it when the redundancy that is left changes."""
+        left = standing.redundancy(incident.cluster, incident.named_nodes, situation, self.down())
+        if left != incident.standing:
+            incident.standing = left
+            self.event(incident, now_ns, "standing", left)
+            self.save(incident, now_ns)
+
+
+def _quiet(situation: Situation) -> int:
+    return 2 * situation.region.period_ns
+
+
+def _lately(incident: Incident, situation: Situation, now_ns: int) -> bool:
+    """Whether a finding that must be gone for a while was seen a moment ago."""
+    return incident.family in NEEDS_ABSENCE and now_ns - incident.last_seen_ns < _quiet(situation)
+
+
+def _worst(finding: Finding) -> str:
+    return "warning" if finding.evidence.get("idle") else SEVERITY[finding.family]
+
+
+def _breaks_again(incident: Incident, finding: Finding) -> bool:
+    """Whether a mitigated fault is felt again. A dead node is found dead at every look; that alone is no news."""
+    if finding.family not in ("node_down", "cluster_down"):
+        return True
+    lost = [prober for ts, prober in finding.lost if ts > incident.mitigated_ns]
+    if len(set(lost)) < min(2, len(incident.probers)):
+        return False  # one prober alone loses probes on its own way
+    return len(lost) >= max(BROKEN_AGAIN, BROKEN_SHARE * float(finding.evidence.get("expected", 0)))
 
 
 def _affected(finding: Finding, situation: Situation) -> list[int]:
@@ -283,16 +363,3 @@ def _affected(finding: Finding, situation: Situation) -> list[int]:
         if role == "clb":
             return situation.vips_of(finding.cluster)
     return list(finding.vips)
-
-
-def _is_back(node: str, situation: Situation, reports: Mapping[str, NodeReport]) -> bool:
-    if node not in situation.region.nodes:
-        return True  # the fleet document has let it go: nobody waits for it any more
-    report = reports.get(node)
-    if report is None:
-        return False
-    if report.verdict in ("ok", "maintenance"):
-        return True
-    if report.verdict in ("idle", "learning"):
-        return report.feed == feed_states.BEATING and situation.view.state(node) == "up"
-    return False

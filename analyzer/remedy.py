@@ -13,11 +13,12 @@ from typing import Any
 from analyzer.collapse import NodeReport
 from analyzer.endpoints import off_the_path
 from analyzer.feeds import Feeds
-from analyzer.incident import ACTING, OPEN, VERIFYING, Book, Incident
+from analyzer.incident import Book, Incident
 from analyzer.ledger import Entry, Ledger
 from analyzer.localize import is_bad
 from analyzer.region import SECOND, Situation
 from analyzer.store import Store
+from contract.incidents import ACTING, MITIGATED, OPEN, VERIFYING
 
 ACTIONABLE = ("node_down", "cluster_down", "jitter")
 ENDED = ("done", "failed", "rolled_back", "refused", "dry_run")
@@ -151,18 +152,12 @@ class Remedy:
 
     def _consider(self, incident: Incident, context: Context) -> list[Request]:
         now = context.now_ns
-        if incident.remedy.get("status") in ("done", "failed"):
+        if incident.state == MITIGATED or incident.remedy.get("status") in ("done", "failed"):
             return []
         if now < incident.remedy.get("next_ns", 0):
             return []
         # Only what an incident has confirmed counts as down; a feed that ended is no such word.
-        down = {
-            n
-            for i in self._book.incidents.values()
-            if i.family in ("node_down", "cluster_down") and not i.cleared
-            for n in i.named_nodes
-        }
-        decision = decide(incident, context, down)
+        decision = decide(incident, context, self._book.down())
         self._say(incident, now, decision)
         if decision.what == "no_action":
             if incident.state == OPEN:

@@ -118,6 +118,8 @@ class Shell:
             self._note("reading the store", self.store.set_aside_words())
             for incident in look.opened:
                 log.warning("incident opened", id=incident.id, kind=incident.kind, summary=incident.summary)
+            for incident in look.mitigated:
+                log.warning("incident mitigated", id=incident.id, subject=incident.subject, standing=incident.standing)
             for incident in look.closed:
                 log.info("incident closed", id=incident.id, kind=incident.kind, subject=incident.subject)
             for request in look.requests:

@@ -25,7 +25,7 @@ from lab.topology import DEMO, Topology
 # The whole story ends within 240 s: what is not there by these times is reported as missing.
 UP_S, HEALTHY_S, QUIET_S, TRAFFIC_S, ACT_S, SETTLE_S = 60.0, 40.0, 5.0, 12.0, 55.0, 3.0
 LIMIT_S = 225.0
-REPEATED = ("incident opened", "incident closed", "webhook received")
+REPEATED = ("incident opened", "incident mitigated", "incident closed", "webhook received")
 STORIES = {
     NAMESPACES: "network namespaces, real packets",
     FABRIC_MODE: "in-process fabric: links, routers, BGP, hosts and clients are simulated; pipelines, probers, "

@@ -125,6 +125,7 @@ def incident(document: dict[str, Any]) -> story.Incident:
         opened_ns=int(document["opened_ns"]),
         closed_ns=int(document.get("closed_ns") or 0) or None,
         state=document["state"],
+        mitigated_ns=int(document.get("mitigated_ns") or 0) or None,
     )
 
 

@@ -19,7 +19,7 @@ from lab.story import Act, Event
 
 COLOURS = {"fault": "bold red", "requests fail": "red", "first silent probe": "red", "restored": "bold green"}
 COLOURS |= {"incident opened": "yellow", "webhook received": "cyan", "routes moved": "magenta"}
-COLOURS |= {"migration asked for": "magenta", "incident closed": "green"}
+COLOURS |= {"migration asked for": "magenta", "incident mitigated": "green", "incident closed": "green"}
 COLOURS |= {"first clean probe": "green", "requests recovered": "green", "migration done": "green"}
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from contract.incidents import STATES
+
 DETECT_WITHIN_S, RESTORE_WITHIN_S, IDLE_CPU_PERCENT = 15.0, 45.0, 30.0
 DONE_STATES = ("done",)
 
@@ -43,6 +45,7 @@ class Incident:
     opened_ns: int
     closed_ns: int | None
     state: str
+    mitigated_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,11 @@ class Act:
         closed = [i.closed_ns for i in self.own_incidents()]
         return max(c for c in closed if c) if closed and all(closed) else None
 
+    def settled_ns(self) -> int | None:
+        """When clients felt nothing of the last incident of the act any more: mitigated, or closed."""
+        settled = [i.mitigated_ns or i.closed_ns for i in self.own_incidents() if not STATES[i.state].hurts]
+        return max(s for s in settled if s) if settled and len(settled) == len(self.own_incidents()) else None
+
     def resolved(self) -> Webhook | None:
         """The first webhook that says that an incident of this act is over."""
         ids = {i.id for i in self.own_incidents()}
@@ -171,7 +179,7 @@ class Act:
             and migration is not None
             and migration.get("state") in DONE_STATES
             and set(self.named()) >= set(self.nodes)
-            and self.closed_ns() is not None
+            and self.settled_ns() is not None
         )
 
 
@@ -210,6 +218,7 @@ def report_of_act(act: Act) -> dict[str, Any]:
         "webhook_delivered": hook is not None,
         "webhook_after_s": act.after_s(hook.ts_ns) if hook else None,
         "requests_recovered_after_s": act.after_s(act.recovered_ns()),
+        "incident_mitigated_after_s": act.after_s(act.settled_ns()),
         "incident_closed_after_s": act.after_s(act.closed_ns()),
         "requests_total": len(mine),
         "requests_failed": len(failed),
@@ -243,6 +252,7 @@ def timeline(act: Act) -> list[Event]:
         add(silent.ts_ns, "first silent probe", f"sent by {silent.prober} to VIP {silent.vip_id}: {silent.outcome}")
     for incident in act.own_incidents():
         add(incident.opened_ns, "incident opened", f"{incident.kind}: {', '.join(incident.named) or 'nobody named'}")
+        add(incident.mitigated_ns, "incident mitigated", f"traffic is clean; {', '.join(incident.named)} still faulty")
         if incident.closed_ns:
             add(incident.closed_ns, "incident closed", ", ".join(incident.named))
     hook = act.webhook()
@@ -302,7 +312,8 @@ def verdict(report: dict[str, Any]) -> list[str]:
         hold(state in DONE_STATES, f"{name}: action: expected a finished migration, got {state}")
         hold(act["webhook_delivered"], f"{name}: webhook_delivered: expected true, got false")
         hold(act["requests_total"] > 0, f"{name}: requests_total: expected some, got 0")
-        hold(act["incident_closed_after_s"] is not None, f"{name}: incident_closed_after_s: expected a time, got None")
+        settled = act["incident_mitigated_after_s"]
+        hold(settled is not None, f"{name}: incident_mitigated_after_s: expected a time, got None")
         after = act["requests_failed_after_restore"]
         hold(after == 0, f"{name}: requests_failed_after_restore: expected 0, got {after}")
     hold(report["probes_unexplained"] == 0, f"probes_unexplained: expected 0, got {report['probes_unexplained']}")

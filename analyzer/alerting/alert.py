@@ -1,10 +1,17 @@
-"""An alert: an incident as people are told of it."""
+"""An alert: an incident as people are told of it.
+
+Its labels are its identity, to Alertmanager and to everyone who silences or routes by them: they hold nothing that can
+change while the incident lives. `severity` among them is that of the fault at its worst. What changes (the kind that
+detection settles on, the state, the severity of now, what redundancy is left) is in the annotations.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from analyzer import standing
 from analyzer.incident import Incident
+from contract.incidents import CLOSED, MITIGATED, OPEN
 
 ALERT_NAMES = {
     "node_down": "TgwNodeDown",
@@ -21,7 +28,7 @@ ALERT_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """`ends_ns`: 0 while it fires. `nodes`: where the fault lies, for inhibition."""
+    """`ends_ns`: 0 while it fires. `nodes`: where the fault lies, for inhibition. `state`: that of the incident."""
 
     incident_id: str
     fingerprint: str
@@ -32,10 +39,21 @@ class Alert:
     vips: tuple[int, ...]
     starts_ns: int
     ends_ns: int
+    severity: str = "critical"
+    state: str = OPEN
 
     @property
     def firing(self) -> bool:
         return self.ends_ns == 0
+
+    @property
+    def mitigated(self) -> bool:
+        return self.state == MITIGATED
+
+    @property
+    def mark(self) -> str:
+        """What people are told of again when it changes: one fault, felt or mitigated."""
+        return f"{self.starts_ns}{' mitigated' if self.mitigated else ''}"
 
 
 def of(incident: Incident, url: str) -> Alert:
@@ -43,8 +61,7 @@ def of(incident: Incident, url: str) -> Alert:
     labels = {
         "alertname": ALERT_NAMES[incident.family],
         "region": incident.region,
-        "severity": incident.severity,
-        "kind": incident.kind,
+        "severity": incident.worst,
         "subject": incident.subject,
     }
     if incident.az:
@@ -54,8 +71,11 @@ def of(incident: Incident, url: str) -> Alert:
     if incident.subject_type == "node":
         labels["node"] = incident.subject
     annotations = {
-        "summary": incident.summary,
+        "summary": _summary(incident),
         "incident": incident.id,
+        "kind": incident.kind,
+        "state": incident.state,
+        "severity_now": incident.severity,
         "nodes": ", ".join(incident.named_nodes),
         "description": f"{incident.summary}. Evidence and timeline: {url}/v1/incidents/{incident.id}",
     }
@@ -69,4 +89,15 @@ def of(incident: Incident, url: str) -> Alert:
         tuple(incident.vips),
         incident.opened_ns,
         incident.closed_ns,
+        incident.severity,
+        incident.state,
     )
+
+
+def _summary(incident: Incident) -> str:
+    if incident.state == MITIGATED:
+        still = standing.still(incident.family, incident.named_nodes)
+        return f"mitigated: traffic is clean, {still}: {incident.standing}"
+    if incident.state == CLOSED and incident.ended:
+        return f"over: {incident.summary} ({incident.ended})"
+    return incident.summary

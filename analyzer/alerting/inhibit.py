@@ -12,6 +12,10 @@ def inhibited(alert: Alert, firing: Iterable[Alert]) -> str | None:
     for other in firing:
         if other.fingerprint == alert.fingerprint:
             continue
+        if other.mitigated and not set(alert.nodes) & set(other.nodes):
+            continue  # its traffic has gone elsewhere: it explains no more than its own nodes
+        if other.mitigated and alert.family not in ("node_down", "feed_lost", "real_server_dead"):
+            continue
         if other.family == "cluster_down":
             same = alert.labels.get("cluster") == other.labels.get("cluster")
             if alert.family in ("node_down", "jitter", "feed_lost") and same:

@@ -23,7 +23,7 @@ class Notifier:
         self._store = store
         self._url = url
         self._said: dict[str, str] = {}
-        # (receiver, group key) -> {"firing": {fingerprint: starts_ns}, "at": ns, "count": n}
+        # (receiver, group key) -> {"firing": {fingerprint: mark}, "at": ns, "count": n}
         self._told: dict[str, dict[str, object]] = store.get("told", {})
 
     def _say(self, now_ns: int, receiver: str, alert: Alert, decision: str, reason: str) -> None:
@@ -63,7 +63,7 @@ class Notifier:
                     if alert.fingerprint in told:  # what people were told stays true until it ends
                         groups.setdefault(key, (labels, []))[1].append(alert)
                 continue
-            if not alert.firing and told.get(alert.fingerprint) != alert.starts_ns:
+            if not alert.firing and told.get(alert.fingerprint, "").split(" ")[0] != str(alert.starts_ns):
                 continue  # nobody was told of it
             groups.setdefault(key, (labels, []))[1].append(alert)
         out = []
@@ -73,9 +73,9 @@ class Notifier:
                 out.append(identity)
         return out
 
-    def _firing(self, receiver: str, key: str) -> dict[str, int]:
+    def _firing(self, receiver: str, key: str) -> dict[str, str]:
         told = self._told.get(f"{receiver} {key}", {}).get("firing", {})
-        return dict(told) if isinstance(told, dict) else {}
+        return {k: str(v) for k, v in told.items()} if isinstance(told, dict) else {}
 
     def _group(
         self, receiver: Receiver, key: str, labels: dict[str, str], alerts: list[Alert], now_ns: int
@@ -83,7 +83,7 @@ class Notifier:
         place = f"{receiver.name} {key}"
         told = self._told.get(place, {})
         before = self._firing(receiver.name, key)
-        now_firing = {a.fingerprint: a.starts_ns for a in alerts if a.firing}
+        now_firing = {a.fingerprint: a.mark for a in alerts if a.firing}
         resolved = [a for a in alerts if not a.firing and a.fingerprint not in now_firing]
         at, count = int(str(told.get("at", 0))), int(str(told.get("count", 0)))
         changed = now_firing != before
@@ -101,16 +101,16 @@ class Notifier:
         said = [a for a in alerts if a.firing] + (resolved if receiver.send_resolved else [])
         body = json.dumps(alertmanager(receiver.name, labels, said, self._url))
         # The same decision taken again after a crash gives the same id, and the outbox keeps one of each.
-        parts = [place, str(count), *(f"{a.fingerprint} {a.starts_ns} {a.ends_ns}" for a in said)]
+        parts = [place, str(count), *(f"{a.fingerprint} {a.mark} {a.ends_ns}" for a in said)]
         identity = "msg_" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
         incidents = sorted({a.incident_id for a in said})
         self._store.enqueue(identity, receiver.name, key, incidents, body, now_ns)
         for alert in said:
-            what = "firing" if alert.firing else "resolved"
+            what = ("mitigated" if alert.mitigated else "firing") if alert.firing else "resolved"
             self._say(now_ns, receiver.name, alert, "notified", f"{what}, as {identity}")
         self._remember(place, now_firing, now_ns, count + 1)
         return identity
 
-    def _remember(self, place: str, firing: dict[str, int], at: int, count: int) -> None:
+    def _remember(self, place: str, firing: dict[str, str], at: int, count: int) -> None:
         self._told[place] = {"firing": firing, "at": at, "count": count}
         self._store.put("told", self._told)

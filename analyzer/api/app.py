@@ -19,14 +19,13 @@ from analyzer.api import documents
 from analyzer.api.metrics import EngineMetrics
 from analyzer.engine import Engine
 from analyzer.feeds import Feeds
-from analyzer.incident import CLOSED
 from analyzer.ledger import KINDS, Ledger, judge
 from analyzer.rows import Rows
 from warehouse.client import Refused, Unavailable
 
 Limit = Annotated[int, Query(ge=1, le=5000)]
 Nanoseconds = Annotated[int, Query(ge=0, lt=2**63)]
-State = Literal["open", "acting", "verifying", "closed", "active"]
+State = Literal["open", "acting", "verifying", "mitigated", "closed", "active"]
 Outcome = Literal["answered", "refused", "dropped", "silent", "unexplained", "unknown_feed", "unsent"]
 _NUMBER = r"^(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})$"
 
@@ -86,7 +85,7 @@ def build(engine: Engine, shell: Shell) -> FastAPI:
         """Incidents, oldest first; `active` means every state but closed."""
         found = sorted(engine.book.incidents.values(), key=lambda i: (i.opened_ns, i.id))
         if state == "active":
-            found = [i for i in found if i.state != CLOSED]
+            found = [i for i in found if i.is_open]
         elif state is not None:
             found = [i for i in found if i.state == state]
         return [documents.brief(i) for i in found[-limit:]]

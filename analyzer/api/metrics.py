@@ -9,8 +9,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from analyzer.engine import Engine
-from analyzer.incident import STATES
 from analyzer.ledger import KINDS
+from contract.incidents import STATES
 
 
 class EngineMetrics(Collector):

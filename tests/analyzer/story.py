@@ -66,6 +66,14 @@ class Story:
             engine.outbox.done(delivery, status, "", now)
         self.store.commit()
 
+    def told(self) -> list[str]:
+        """What each delivered notification said of its alerts: firing, mitigated or resolved, in order of time."""
+        out = []
+        for body in self.delivered:
+            words = {"mitigated" if _mitigated(a) else str(a["status"]) for a in body["alerts"]}
+            out.append(", ".join(sorted(words)))
+        return out
+
     def incidents(self, kind: str | None = None) -> list[Incident]:
         """Every incident so far, or those of a kind."""
         return [i for i in self.engine.book.incidents.values() if kind is None or i.kind == kind]
@@ -74,3 +82,7 @@ class Story:
         """The events as text, for reading when a test fails."""
         events = self.store.events(incident.id)
         return "\n".join(f"{(e['ts_ns'] - START) / SECOND:8.1f} {e['kind']:<10} {e['text']}" for e in events)
+
+
+def _mitigated(alert: dict[str, Any]) -> bool:
+    return (alert["status"], alert["annotations"]["state"]) == ("firing", "mitigated")

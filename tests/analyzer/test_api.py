@@ -67,12 +67,13 @@ def test_health(client: TestClient, shell: FakeShell) -> None:
 def test_incidents(client: TestClient) -> None:
     (incident,) = client.get("/v1/incidents").json()
     assert (incident["kind"], incident["named_nodes"], incident["state"]) == (
-        "cluster_down", ["ld-a1", "ld-a2"], "closed",
+        "cluster_down", ["ld-a1", "ld-a2"], "mitigated",
     )  # fmt: skip
-    assert client.get("/v1/incidents?state=active").json() == []
-    assert len(client.get("/v1/incidents?state=closed").json()) == 1
+    assert client.get("/v1/incidents?state=closed").json() == []
+    assert len(client.get("/v1/incidents?state=active").json()) == 1
+    assert len(client.get("/v1/incidents?state=mitigated").json()) == 1
     whole = client.get(f"/v1/incidents/{incident['id']}").json()
-    assert whole["timeline"][-1]["text"].startswith("verifying -> closed")
+    assert whole["timeline"][-1]["text"].startswith("verifying -> mitigated")
     assert [a["state"] for a in whole["actions"]] == ["done"]
     assert [a["state"] for a in whole["alerts"]] == ["delivered", "delivered"]
     assert whole["evidence"]["localization"]["culprit"]["name"] == "clb-a"
@@ -177,7 +178,7 @@ def test_events_stream(client: TestClient) -> None:
 
 def test_metrics(client: TestClient) -> None:
     text = client.get("/metrics").text
-    assert 'tgw_incidents{state="closed"} 1.0' in text
+    assert 'tgw_incidents{state="mitigated"} 1.0' in text
     assert 'tgw_probes_total{kind="unexplained"} 0.0' in text
 
 

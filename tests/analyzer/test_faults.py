@@ -45,15 +45,15 @@ def test_a_killed_cluster_is_one_incident_and_its_vips_are_moved(seed: int) -> N
     (incident,) = story.incidents()
     assert (incident.subject, incident.named_nodes) == ("clb-a", ["ld-a1", "ld-a2"])
     fault_ns = story.model.taps["ld-a1"].ended_ns
-    story.run(45, until=lambda: incident.state == "closed")
-    assert incident.state == "closed", story.timeline(incident)
+    story.run(45, until=lambda: incident.state == "mitigated")
+    assert incident.state == "mitigated", story.timeline(incident)
     (migration,) = story.model.control.migrations.values()
     assert migration.state == "done"
     assert migration.finished_ns is not None
     assert migration.finished_ns - fault_ns < 45 * SECOND
     assert {c for c, _ in story.model.control.placed.values()} & {"clb-a"} == set()
-    # One alert for it, and its end.
-    assert [d["status"] for d in story.delivered] == ["firing", "resolved"]
+    # One alert for it, and one word that its traffic is clean: both nodes are dead still.
+    assert story.told() == ["firing", "mitigated"]
     assert [a["labels"]["alertname"] for d in story.delivered for a in d["alerts"]] == ["TgwClusterDown"] * 2
     quiet(story, 60)
 
@@ -65,12 +65,14 @@ def test_a_killed_node_is_named_and_its_cluster_carries_on() -> None:
     assert incident.evidence["feed"] == "ended"
     assert incident.evidence["localization"]["culprit"]["name"] == "ld-a1"
     assert incident.evidence["localization"]["margin"] > 3
-    story.run(45, until=lambda: incident.state == "closed")
-    assert incident.state == "closed"
+    story.run(45, until=lambda: incident.state == "mitigated")
+    assert (incident.state, incident.severity, incident.worst) == ("mitigated", "warning", "critical")
+    assert incident.standing == "1 of 2 LDs of clb-a left, carries 20 VIPs; one more loss moves them"
     assert not story.model.control.requests
     why = [d for d in story.store.decisions(100, incident.id) if d["about"] == "remedy"]
     assert "carry 30, its VIPs need 20" in why[-1]["reason"]
     quiet(story, 120)  # it stays dead, and is not reported again
+    assert (story.told(), incident.state) == (["firing", "mitigated"], "mitigated")
 
 
 def test_a_killed_node_that_leaves_too_little_capacity_is_acted_upon() -> None:
@@ -190,7 +192,7 @@ def test_tunnel_failures_are_jitter_with_their_reason_and_the_vips_are_scattered
     assert incident.evidence["reason"] == "TUNNEL_ENCAP_FAIL"
     story.run(50)
     assert [m.state for m in story.model.control.migrations.values()] == ["done"]
-    assert incident.state == "closed", story.timeline(incident)
+    assert incident.state == "mitigated", story.timeline(incident)
 
 
 def test_a_dead_prober_is_named_and_nothing_is_done() -> None:

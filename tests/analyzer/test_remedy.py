@@ -103,7 +103,7 @@ def test_a_refusal_stands_in_the_timeline_with_its_rail_and_is_tried_again() -> 
     story.model.control.rail = None
     story.run(60)
     assert [m.state for m in story.model.control.migrations.values()] == ["done"]
-    assert incident.state == "closed"
+    assert incident.state == "mitigated"
 
 
 def test_control_that_does_not_answer_is_asked_again() -> None:
@@ -140,7 +140,10 @@ def test_a_dead_real_server_does_not_spoil_the_verdict_on_a_migration() -> None:
     kill_cluster(story.model)
     story.run(60)
     assert [m.state for m in story.model.control.migrations.values()] == ["done"]
-    assert {i.kind: i.state for i in story.incidents()} == {"real_server_dead": "verifying", "cluster_down": "closed"}
+    assert {i.kind: i.state for i in story.incidents()} == {
+        "real_server_dead": "verifying",
+        "cluster_down": "mitigated",
+    }
 
 
 def test_every_family_that_is_not_actionable_says_so() -> None:
@@ -163,7 +166,7 @@ def test_a_migration_that_control_has_forgotten_holds_no_incident_open() -> None
     for vip in story.model.vips:
         story.model.control.placed[vip] = ("clb-b", story.model.now)
     story.run(60)
-    assert incident.state == "closed", story.timeline(incident)
+    assert incident.state == "mitigated", story.timeline(incident)
     assert "control knows nothing of it any more" in story.timeline(incident)
     assert len(story.model.control.requests) == 1
 
@@ -174,7 +177,7 @@ def test_a_migration_from_before_the_incident_came_back_is_not_taken_for_the_new
     story.model.kill("ld-a2")
     story.run(50)
     (incident,) = story.incidents()
-    assert incident.state == "closed"
+    assert incident.state == "mitigated"
     (old,) = story.model.control.migrations
     incident.state, incident.closed_ns = "open", 0
     incident.remedy = {k: v for k, v in incident.remedy.items() if k in ("acted_ns", "past")}

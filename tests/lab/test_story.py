@@ -165,7 +165,21 @@ def test_the_end_of_an_incident_is_seen_and_told() -> None:
     assert [e.detail for e in timeline(done) if e.what == "webhook received"] == ["firing", "resolved"]
     still_open = [*act().incidents, Incident("i-3", "crash", ["ld-a1"], at(9), None, "open")]
     assert act(incidents=still_open).closed_ns() is None
+    assert act(incidents=still_open).settled_ns() is None
     assert not act(incidents=still_open).finished()
+
+
+def test_a_fault_that_is_mitigated_ends_its_act_and_is_not_called_closed() -> None:
+    first, second = act().own_incidents()
+    dead = [first, Incident(second.id, "crash", ["ld-a2"], at(7.5), None, "mitigated", at(21))]
+    found = act(incidents=dead)
+    assert (found.settled_ns(), found.closed_ns(), found.finished()) == (at(22), None, True)
+    report = report_of_act(found)
+    assert (report["incident_mitigated_after_s"], report["incident_closed_after_s"]) == (22.0, None)
+    assert "incident mitigated" in [e.what for e in timeline(found)]
+    felt_again = [first, Incident(second.id, "crash", ["ld-a2"], at(7.5), None, "open", None)]
+    assert act(incidents=felt_again).settled_ns() is None
+    assert not act(incidents=felt_again).finished()
 
 
 def test_the_timeline_is_in_the_order_of_things() -> None:
@@ -234,7 +248,7 @@ def test_each_number_that_does_not_hold_is_named(changes: dict[str, Any], expect
         ({"requests_failed_after_restore": 2}, "requests_failed_after_restore: expected 0, got 2"),
         ({"requests_total": 0}, "requests_total"),
         ({"action": None}, "action: expected a finished migration, got None"),
-        ({"incident_closed_after_s": None}, "incident_closed_after_s: expected a time, got None"),
+        ({"incident_mitigated_after_s": None}, "incident_mitigated_after_s: expected a time, got None"),
     ],
 )
 def test_each_part_of_an_act_that_does_not_hold_is_named(change: dict[str, Any], expected: str) -> None:
