@@ -17,6 +17,7 @@ from service.settings import load, read_text, refuse
 from warehouse import migrate
 from warehouse.engine import Engine, EngineError
 from warehouse.revisions import Variant
+from warehouse.rollups import Roller
 from warehouse.server import Account, Server
 from warehouse.settings import MIN_PASSWORD, Settings, User
 
@@ -63,6 +64,7 @@ def main(arguments: list[str]) -> int:
     except EngineError as error:
         print(f"{settings.state_dir / 'chdb'}: the engine cannot be opened: {error}", file=sys.stderr)
         return 2
+    roller = Roller(engine, settings.database)
     try:
         done = migrate.migrate(engine, Variant(database=settings.database, retention=settings.retention))
         log.info("warehouse.ready", revisions=done, port=settings.listen.port)
@@ -79,11 +81,13 @@ def main(arguments: list[str]) -> int:
         # At its end uvicorn sends itself the signal again: that must not end us before the engine is shut.
         signal.signal(signal.SIGTERM, lambda *_: None)
         signal.signal(signal.SIGINT, lambda *_: None)
+        roller.start()
         asyncio.run(serving.serve())
     except migrate.SchemaError as error:
         print(f"{settings.state_dir / 'chdb'}: {error}", file=sys.stderr)
         return 2
     finally:
+        roller.end()
         engine.close()
     return 0
 

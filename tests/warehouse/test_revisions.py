@@ -83,7 +83,7 @@ def test_every_revision_undoes_exactly_itself(scratch: Scratch) -> None:
     for number in range(1, NEWEST + 1):
         scratch.migrate(number)
         seen.append(scratch.tables())
-        assert seen[-1] > seen[-2]
+        assert seen[-1] != seen[-2]
     for number in range(NEWEST - 1, -1, -1):
         scratch.migrate(number)
         assert scratch.tables() == seen[number]
@@ -139,7 +139,7 @@ def test_the_cluster_variant_is_replicated_everywhere() -> None:
 def test_a_plain_table_is_told_how_far_back_to_look_for_tokens() -> None:
     for revision in all_revisions():
         for statement in render(revision.up, Variant()):
-            assert ("ENGINE" in statement) == ("non_replicated_deduplication_window" in statement)
+            assert ("ENGINE =" in statement) == ("non_replicated_deduplication_window" in statement)
 
 
 def test_retention_reaches_the_tables() -> None:
