@@ -36,6 +36,19 @@ _FEEDS_SHARE = 0.5
 # So many batches waiting mean that shipping lags.
 _BEHIND = 4
 _CATCH_UP_S = 0.02
+# No time beyond the year 2262 fits the warehouse.
+_LATEST_NS = 2**63 - 1
+# A file that is no tap may become one: its writer was not finished, or somebody puts another in its place.
+_LOOK_AGAIN_NS, _LOOK_AGAIN_AT_LAST_NS = 1_000_000_000, 30_000_000_000
+
+
+@dataclass(slots=True)
+class _Refusal:
+    """A file that is no tap as it is: `stamp` says of which file that was said; it is looked at again at `next_ns`."""
+
+    stamp: object
+    next_ns: int
+    wait_ns: int = _LOOK_AGAIN_NS
 
 
 @dataclass(slots=True)
@@ -79,7 +92,7 @@ class Collector:
         self._alive = alive
         self._say = say
         self._lives: dict[str, _Life] = {}
-        self._refused: dict[str, object] = {}
+        self._refused: dict[str, _Refusal] = {}
         self._unopened: set[str] = set()
         self._pending: dict[str, tuple[Segment, ...]] = {}
         self._reported_lost: dict[str, int] = {}
@@ -121,7 +134,7 @@ class Collector:
     def turn(self, now_ns: int, *, at_once: bool = False) -> int:
         """Do what is due (read in any case, when `at_once`); when to turn again [ns since 1970]."""
         if at_once or _due(now_ns, self._next_poll, self._intervals.poll_behind_s):
-            self._discover()
+            self._discover(now_ns)
             self._read(now_ns)
             self._retire(now_ns)
             self._next_poll = now_ns + round(self._pause_s() * 1e9)
@@ -140,12 +153,15 @@ class Collector:
             return self._intervals.poll_s if self._full else min(_CATCH_UP_S, self._intervals.poll_s)
         return self._intervals.poll_behind_s if len(self._pending) >= _BEHIND else self._intervals.poll_s
 
-    def _discover(self) -> None:
+    def _discover(self, now_ns: int) -> None:
         found = self._directory.names()
         for name, stamp in found.items():
-            if name in self._lives or self._refused.get(name) == stamp:
+            if name in self._lives:
                 continue
-            self._open(name, stamp)
+            before = self._refused.get(name)
+            if before is not None and before.stamp == stamp and not _due(now_ns, before.next_ns, before.wait_ns / 1e9):
+                continue
+            self._open(name, stamp, now_ns)
         for name in set(self._refused) - set(found):
             del self._refused[name]
         for name, life in list(self._lives.items()):
@@ -153,7 +169,7 @@ class Collector:
             if name not in found and life.tap.cursor == life.state.write_cursor and life.gone_since is not None:
                 self._forget(name)
 
-    def _open(self, name: str, stamp: object) -> None:
+    def _open(self, name: str, stamp: object, now_ns: int) -> None:
         try:
             buffer = self._directory.open(name)
         except FileNotFoundError:
@@ -165,20 +181,30 @@ class Collector:
                 self._say("tap cannot be opened", tap=name, problem=str(error))
             return
         self._unopened.discard(name)
+        problem = ""
         try:
             tap = Tap(name, buffer)
             state = tap.state()
         except TapError as error:
+            problem = str(error)
+        if problem:
             buffer.close()
-            self._refuse(name, stamp, str(error))
+            self._refuse(name, stamp, problem, now_ns)
             return
+        if self._refused.pop(name, None) is not None:
+            self._say("tap taken after all", tap=name)
         safe = self._safe.pop(tap.key, 0)
         if tap.cursor < safe <= state.write_cursor:
             tap.advance(safe)
         self._lives[name] = _Life(tap, state)
 
-    def _refuse(self, name: str, stamp: object, why: str) -> None:
-        self._refused[name] = stamp
+    def _refuse(self, name: str, stamp: object, why: str, now_ns: int) -> None:
+        before = self._refused.get(name)
+        if before is not None and before.stamp == stamp:
+            before.wait_ns = min(2 * before.wait_ns, _LOOK_AGAIN_AT_LAST_NS)
+            before.next_ns = now_ns + before.wait_ns
+            return
+        self._refused[name] = _Refusal(stamp, now_ns + _LOOK_AGAIN_NS)
         self.counts["taps_refused"] += 1
         self._say("tap refused", tap=name, problem=why)
 
@@ -195,7 +221,7 @@ class Collector:
         budget = min(BATCH_RECORDS, max(0, room - 4096) // 2 // POINT_SIZE)
         for name, life in self._in_turn():
             tap = life.tap
-            if (state := self._state(name, life)) is None:
+            if (state := self._state(name, life, now_ns)) is None:
                 continue
             key = _life_name(tap.key)
             if (total := state.lost) > (reported := self._reported_lost.get(key, 0)):
@@ -236,15 +262,17 @@ class Collector:
         self._first = (self._first + 1) % max(len(lives), 1)
         return lives[self._first :] + lives[: self._first]
 
-    def _state(self, name: str, life: _Life) -> TapState | None:
+    def _state(self, name: str, life: _Life, now_ns: int) -> TapState | None:
         """The tap's present state; None, and the tap is refused, when it is broken."""
         try:
             life.state = life.tap.state()
         except TapError as error:
-            self._lives.pop(name).tap.close()
-            self._refuse(name, self._directory.names().get(name), str(error))
-            return None
-        return life.state
+            problem = str(error)
+        else:
+            return life.state
+        self._lives.pop(name).tap.close()
+        self._refuse(name, self._directory.names().get(name), problem, now_ns)
+        return None
 
     def _spool(self, batch: Batch, room: int) -> bool:
         data = batch.encode()
@@ -313,7 +341,7 @@ class Collector:
                     now_ns,
                     *_named(life.tap.key),
                     columns.role_name(header.role),
-                    state.heartbeat_ns,
+                    min(state.heartbeat_ns, _LATEST_NS),
                     state.write_cursor,
                     self._shipped_up_to(life.tap),
                     state.lost,
@@ -350,7 +378,7 @@ class Collector:
             if life.gone_since is None or now_ns - life.gone_since < after:
                 continue
             # Read again: the writer may have written between our last look and its end.
-            if (state := self._state(name, life)) is None or state.write_cursor != life.tap.cursor:
+            if (state := self._state(name, life, now_ns)) is None or state.write_cursor != life.tap.cursor:
                 continue
             reported = state.lost == self._reported_lost.get(_life_name(life.tap.key), 0)
             if reported and self._shipped_up_to(life.tap) == life.tap.cursor:
@@ -362,9 +390,15 @@ class Collector:
 
     def _recover(self) -> None:
         try:
-            self._reported_lost = dict(json.loads(self._store.get(STATE)))
-        except (KeyError, ValueError):
-            self._reported_lost = {}
+            kept = json.loads(self._store.get(STATE))
+        except KeyError:
+            kept = {}
+        except (ValueError, RecursionError):
+            kept = None
+        if not isinstance(kept, dict) or not all(isinstance(v, int) for v in kept.values()):
+            self._say("what an earlier life kept cannot be read; losses of rings may be reported again", file=STATE)
+            kept = {}
+        self._reported_lost = kept
         before = dict(self._reported_lost)
         reported: set[str] = set()
         for name in self._store.names():

@@ -10,14 +10,18 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import struct
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from service.files import make_directory, sync_directory
+
 _MAGIC = b"TGWSPL1\n"
 _PREFIX = struct.Struct("<8s16s16sI")
 SUFFIX = ".batch"
+_NAME = re.compile(r"[0-9]{20}-[0-9]{1,9}\.batch")
 STATE = "state.json"
 
 
@@ -88,11 +92,17 @@ def decode(data: bytes) -> Batch:
         raise SpoolError(f"expected the magic {_MAGIC!r}, got {magic!r}")
     if _sum(header) != header_sum:
         raise SpoolError("the header's checksum is wrong")
-    document = json.loads(header)
-    segments = tuple(Segment(**s) for s in document["segments"])
+    try:
+        document = json.loads(header)
+        segments = tuple(Segment(**s) for s in document["segments"])
+        batch = Batch(
+            document["created_ns"], segments, raw, document["rows"], document["lost"], tuple(document["torn"])
+        )
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise SpoolError(f"the header is not of this version: {error!r}") from None
     if _sum(raw) != raw_sum:
         raise SpoolError("the records' checksum is wrong", segments)
-    return Batch(document["created_ns"], segments, raw, document["rows"], document["lost"], tuple(document["torn"]))
+    return batch
 
 
 def token_of(data: bytes) -> str:
@@ -143,7 +153,7 @@ class DirectoryStore:
     """A spool directory on local disk. One process at a time: OSError while another holds it."""
 
     def __init__(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
+        make_directory(path)
         self._path = path
         self._lock = (path / "lock").open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -154,7 +164,7 @@ class DirectoryStore:
                 # Killed while writing: the records are still in their taps.
                 os.unlink(entry.path)
                 self.unfinished += 1
-            elif entry.name.endswith(SUFFIX):
+            elif _NAME.fullmatch(entry.name):  # anything else is not ours
                 self._sizes[entry.name] = entry.stat().st_size
 
     def names(self) -> list[str]:
@@ -180,7 +190,7 @@ class DirectoryStore:
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
-        self._sync()
+        sync_directory(self._path)
         if name.endswith(SUFFIX):
             self._sizes[name] = len(data)
 
@@ -195,10 +205,3 @@ class DirectoryStore:
     def close(self) -> None:
         """Let another process have the directory."""
         self._lock.close()
-
-    def _sync(self) -> None:
-        directory = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from collections.abc import Callable
@@ -67,9 +68,13 @@ class MappedFile:
         return os.fstat(self._file).st_size >= self._size
 
     def close(self) -> None:
-        self._view.release()
-        if self._map is not None:
-            self._map.close()
+        view, mapped = self._view, self._map
+        self._view, self._map = memoryview(b""), None
+        # Somebody may still hold a part of it (the traceback of an error does): then it is unmapped when he lets go.
+        with contextlib.suppress(BufferError):
+            view.release()
+            if mapped is not None:
+                mapped.close()
         os.close(self._file)
 
 

@@ -80,10 +80,11 @@ class TapState:
 
 def read_header(buffer: Buffer) -> TapHeader:
     """The fixed header; TapError when the buffer is no tap of this layout or shorter than it says."""
-    view = memoryview(buffer)
-    if len(view) < records.TAP_HEADER_SIZE:
-        raise TapError(f"size: expected at least {records.TAP_HEADER_SIZE} bytes, got {len(view)}")
-    magic, layout, kind, size, worker, capacity, boot_id, node, created, pid, role = _PREFIX.unpack_from(view)
+    # No view of our own stays behind in the error's traceback: whoever catches it must be able to close the buffer.
+    length = len(buffer)
+    if length < records.TAP_HEADER_SIZE:
+        raise TapError(f"size: expected at least {records.TAP_HEADER_SIZE} bytes, got {length}")
+    magic, layout, kind, size, worker, capacity, boot_id, node, created, pid, role = _PREFIX.unpack_from(buffer)
     if magic != records.TAP_MAGIC:
         raise TapError(f"magic: expected {records.TAP_MAGIC!r}, got {magic!r}")
     if layout != records.LAYOUT:
@@ -93,31 +94,33 @@ def read_header(buffer: Buffer) -> TapHeader:
         raise TapError(f"record_kind {kind} with record_size {size}: expected one of {sizes}")
     if capacity == 0 or capacity & (capacity - 1):
         raise TapError(f"capacity: expected a power of two, got {capacity}")
-    header = TapHeader(
-        kind, size, worker, capacity, boot_id, node.rstrip(b"\0").decode(errors="replace"), created, pid, role
-    )
-    if len(view) < header.file_size:
-        raise TapError(f"size: expected {header.file_size} bytes, got {len(view)}")
+    if worker >= 1 << 16:
+        raise TapError(f"worker: expected a number below {1 << 16}, got {worker}")
+    name = node.rstrip(b"\0").decode(errors="replace")
+    if not name:
+        raise TapError("node: expected a name, got none")
+    header = TapHeader(kind, size, worker, capacity, boot_id, name, created, pid, role)
+    if length < header.file_size:
+        raise TapError(f"size: expected {header.file_size} bytes, got {length}")
     return header
 
 
 def read_state(buffer: Buffer) -> TapState:
     """Cursors, losses and the heartbeat. Eight-byte aligned loads: consistent one by one, not together."""
-    view = memoryview(buffer)
     return TapState(
-        write_cursor=_U64.unpack_from(view, records.TAP_AT_WRITE_CURSOR)[0],
-        read_cursor=_U64.unpack_from(view, records.TAP_AT_READ_CURSOR)[0],
-        lost=_U64.unpack_from(view, records.TAP_AT_LOST)[0],
-        suppressed=_U64.unpack_from(view, records.TAP_AT_SUPPRESSED)[0],
-        heartbeat_ns=_U64.unpack_from(view, records.TAP_AT_HEARTBEAT_NS)[0],
-        closed=_U64.unpack_from(view, records.TAP_AT_CLOSED)[0] == 1,
+        write_cursor=_U64.unpack_from(buffer, records.TAP_AT_WRITE_CURSOR)[0],
+        read_cursor=_U64.unpack_from(buffer, records.TAP_AT_READ_CURSOR)[0],
+        lost=_U64.unpack_from(buffer, records.TAP_AT_LOST)[0],
+        suppressed=_U64.unpack_from(buffer, records.TAP_AT_SUPPRESSED)[0],
+        heartbeat_ns=_U64.unpack_from(buffer, records.TAP_AT_HEARTBEAT_NS)[0],
+        closed=_U64.unpack_from(buffer, records.TAP_AT_CLOSED)[0] == 1,
     )
 
 
 def read_counters(buffer: Buffer) -> list[int]:
     """All counters, by index (records.COUNTERS, and records.DROP_BASE + reason)."""
     count = records.TAP_COUNTERS_COUNT
-    return list(struct.unpack_from(f"<{count}Q", memoryview(buffer), records.TAP_COUNTERS_OFFSET))
+    return list(struct.unpack_from(f"<{count}Q", buffer, records.TAP_COUNTERS_OFFSET))
 
 
 def read_records(buffer: Buffer, header: TapHeader, start: int, end: int) -> Iterator[memoryview]:
@@ -125,12 +128,11 @@ def read_records(buffer: Buffer, header: TapHeader, start: int, end: int) -> Ite
 
     The caller must have seen write_cursor >= end, and keeps end - start <= capacity.
     """
-    view = memoryview(buffer)
     while start < end:
         slot = start % header.capacity
         run = min(end - start, header.capacity - slot)
         offset = records.TAP_HEADER_SIZE + slot * header.record_size
-        yield view[offset : offset + run * header.record_size]
+        yield memoryview(buffer)[offset : offset + run * header.record_size]
         start += run
 
 

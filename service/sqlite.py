@@ -21,6 +21,8 @@ from typing import Any, TextIO
 
 import structlog
 
+from service.files import make_directory, sync_directory
+
 log = structlog.get_logger()
 
 # Whoever holds the file's lock for longer (a person with a shell) makes a write fail; it is tried again.
@@ -203,24 +205,6 @@ def set_aside(path: Path) -> Path:
             path.with_name(path.name + end).rename(aside.with_name(aside.name + end))
     sync_directory(path.parent)
     return aside
-
-
-def make_directory(path: Path) -> None:
-    """Make a directory for this user alone, parents too, each durable in its parent. OSError."""
-    if path.is_dir():
-        return
-    make_directory(path.parent)
-    path.mkdir(mode=0o700, exist_ok=True)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def statements(script: str) -> Iterator[str]:

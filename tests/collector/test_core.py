@@ -346,3 +346,13 @@ def test_a_writer_that_beats_on_is_alive_though_the_clock_makes_its_process_look
     world.run(5)  # it has ended now: nothing beats
     assert [f["alive"] for f in world.warehouse.rows["feeds"]][-1] == 0
     assert node.name not in world.directory.files
+
+
+@pytest.mark.parametrize("kept", [b"[]", b"7", b"{", b'{"ld1/x/0": "many"}', b"[" * 100_000])
+def test_what_an_earlier_life_kept_may_be_anything(world: World, kept: bytes) -> None:
+    world.store.blobs["state.json"] = kept
+    node = world.writer()
+    node.write(3)
+    world.run(1)
+    assert world.records() == world.written()
+    assert [e for e, _ in world.said if e.startswith("what an earlier life kept")]

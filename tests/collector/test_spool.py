@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.spool import Batch, DirectoryStore, Segment, SpoolError, decode, name_of, records_of, token_of
+from collector.spool import (
+    _MAGIC,
+    _PREFIX,
+    Batch,
+    DirectoryStore,
+    Segment,
+    SpoolError,
+    _sum,
+    decode,
+    name_of,
+    records_of,
+    token_of,
+)
 
 BATCH = Batch(
     5,
@@ -90,3 +103,43 @@ def test_a_put_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="directory"):
         store.put("taken", b"x")
     assert not list(tmp_path.glob("*.new"))
+
+
+def test_a_put_is_on_the_disk_before_its_name_is_and_its_name_before_it_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def synced(handle: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        size = path.stat().st_size if path.is_file() else 0
+        done.append(f"sync {path.name} {size}" if path.is_file() else f"sync directory {path.name}")
+        fsync(handle)
+
+    def renamed(self: Path, to: Path) -> Path:
+        done.append(f"rename to {to.name}")
+        return rename(self, to)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    store = DirectoryStore(tmp_path / "spool")
+    assert done == [f"sync directory {tmp_path.name}"]
+    done.clear()
+    name = name_of(1, 0)
+    store.put(name, b"12345")
+    assert done == [f"sync {name}.new 5", f"rename to {name}", "sync directory spool"]
+
+
+def test_files_that_are_not_ours_do_not_end_the_collector(tmp_path: Path) -> None:
+    for name in ("x.batch", "-.batch", "12-x.batch", f"{name_of(1, 0)}x"):
+        (tmp_path / name).write_text("x")
+    assert DirectoryStore(tmp_path).names() == []
+
+
+@pytest.mark.parametrize("change", [("kept", "newer"), ("created_ns", "at_ns"), ("[{", "[7,{")])
+def test_a_batch_of_another_version_is_torn_not_the_end(change: tuple[str, str]) -> None:
+    data = BATCH.encode()
+    header = data[44:-256].replace(change[0].encode(), change[1].encode(), 1)
+    with pytest.raises(SpoolError, match="version"):
+        decode(_PREFIX.pack(_MAGIC, _sum(header), _sum(BATCH.raw), len(header)) + header + BATCH.raw)

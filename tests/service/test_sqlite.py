@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from service import sqlite
+from service import files
 from service.sqlite import Damaged, Database, Kind, StoreError, WriteFailed, set_aside
 
 ONE = Kind("test", 0x7E57, ("CREATE TABLE t (a INTEGER);",))
@@ -156,7 +156,7 @@ def test_a_fault_of_ours_is_not_taken_for_the_disks(tmp_path: Path) -> None:
 
 def test_what_is_committed_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
-    monkeypatch.setattr(sqlite, "sync_directory", synced.append)
+    monkeypatch.setattr(files, "sync_directory", synced.append)
     store = Database(tmp_path / "a" / "b" / "s", ONE)
     assert synced == [tmp_path, tmp_path / "a"], "each directory that was made is durable in its parent"
     assert store.read("PRAGMA synchronous")[0][0] == 2
