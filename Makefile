@@ -5,7 +5,7 @@ CARGO := nice -n 2 cargo
 DATAPLANE := gateway/dataplane/Cargo.toml
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help setup demo test lint bench bench-boards fuzz miri pins clean
+.PHONY: help setup demo test pictures lint bench bench-boards fuzz miri pins clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,7 @@ demo: setup ## a region on this machine: faults, detection, healing, report in o
 	@$(PY) -m cli.main demo $(if $(KEEP),--keep,)
 
 test: lint ## every check and every test
+	@tools/setup.sh --seen
 	$(CARGO) test --manifest-path $(DATAPLANE) --workspace --quiet
 	$(PY) -m pytest
 
@@ -38,6 +39,9 @@ bench: ## measure the packet path: out/bench/dataplane.json and a plot of each t
 
 bench-boards: ## measure each panel's SQL on 1,000 VIPs x 1 h: out/bench/dashboards.json
 	$(PY) -m benchmarks.boards
+pictures: ## draw the dashboards with Grafana's own panels into docs/pictures
+	@tools/setup.sh --seen
+	@$(PY) -m tests.dashboards.seen.pictures
 
 fuzz: setup ## fuzz every parser and pipeline (SECONDS each: FUZZ_SECONDS, default 30)
 	@tools/fuzz.sh

@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
 # Set a machine up to build, run and test tgw. Installs what is missing when it may, says what it did,
 # says in one line what it could not, and goes on. Does nothing when nothing changed since the last run.
-#   tools/setup.sh [--lint] [--bench]    also the tools that `make lint` needs, or whom `make bench` compares with
+#   tools/setup.sh [--lint] [--bench] [--seen]    also the tools that `make lint` needs, whom `make bench` compares with,
+#                                                 or what draws the dashboards: Node, Chromium, Grafana's packages
 set -u
 cd "$(dirname "$0")/.."
 want_lint=no
 want_bench=no
+want_seen=no
 for word in "$@"; do
   case "$word" in
     --lint) want_lint=yes ;;
     --bench) want_bench=yes ;;
-    *) echo "setup: unknown word $word (expected --lint or --bench)" >&2; exit 2 ;;
+    --seen) want_seen=yes ;;
+    *) echo "setup: unknown word $word (expected --lint, --bench or --seen)" >&2; exit 2 ;;
   esac
 done
 say() { printf 'setup: %s\n' "$*"; }
@@ -42,6 +45,11 @@ fi
 if [ "$want_bench" = yes ]; then
   has nft || packages+=(nftables)
   has haproxy || packages+=(haproxy)
+fi
+if [ "$want_seen" = yes ]; then
+  has node || packages+=(nodejs)
+  has npm || packages+=(npm)
+  has chromium || has chromium-browser || packages+=(chromium)
 fi
 
 if [ "${#packages[@]}" -gt 0 ]; then
@@ -91,6 +99,11 @@ if [ "$(cat .venv/pins 2>/dev/null)" != "$pins" ]; then
   say "installing the pinned Python packages"
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt || exit 1
   echo "$pins" >.venv/pins
+fi
+
+# --- the page that draws the dashboards
+if [ "$want_seen" = yes ]; then
+  why=$(.venv/bin/python -m tests.dashboards.seen.bundle 2>&1 >/dev/null) || say "dashboards cannot be drawn here: $why; going on without"
 fi
 
 # --- the native core

@@ -20,11 +20,12 @@ from warehouse.settings import WarehouseSettings
 
 @dataclass(frozen=True, slots=True)
 class Seeded:
-    """A warehouse: connections as its writer and as its reader, and the time that its seed took as now [ns]."""
+    """A warehouse: connections as its writer and as its reader, the time that its seed took as now [ns], its reader."""
 
     writer: Connection
     reader: Connection
     now_ns: int
+    as_reader: WarehouseSettings
 
 
 @pytest.fixture(scope="session")
@@ -54,14 +55,13 @@ def warehouse(home: Path, seed: Callable[[Connection, int], None]) -> Iterator[S
         f'[writer]\nname = "tgw"\npassword_file = "{home / "writer.password"}"\n'
         f'[reader]\nname = "reader"\npassword_file = "{home / "reader.password"}"\n'
     )
-    writer, reader = (
-        Connection(
-            WarehouseSettings(
-                url=f"http://127.0.0.1:{port}", user=user, password_file=home / f"{file}.password", timeout_s=60
-            )
+    as_writer, as_reader = (
+        WarehouseSettings(
+            url=f"http://127.0.0.1:{port}", user=user, password_file=home / f"{file}.password", timeout_s=60
         )
         for user, file in (("tgw", "writer"), ("reader", "reader"))
     )
+    writer, reader = Connection(as_writer), Connection(as_reader)
     with (home / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "warehouse", str(home / "warehouse.toml")], stdout=log, stderr=log
@@ -70,7 +70,7 @@ def warehouse(home: Path, seed: Callable[[Connection, int], None]) -> Iterator[S
         wait_for(writer, process, home / "log")
         now_ns = time.time_ns()
         seed(writer, now_ns)
-        yield Seeded(writer, reader, now_ns)
+        yield Seeded(writer, reader, now_ns, as_reader)
         writer.close()
         reader.close()
     finally:
