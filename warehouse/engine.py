@@ -1,10 +1,17 @@
-"""The embedded engine (chDB): one process may open a path, any number of handles may work in it at once."""
+"""The embedded engine (chDB): one process may open a path, any number of handles may work in it at once.
+
+A handle is a session: what a statement leaves in it (settings, temporary tables, half an answer of one that failed)
+would reach the next. So a statement has a handle of its own, which costs a third of a millisecond; only inserts, which
+answer nothing and carry their settings with them, share handles, and one that has seen an error is not used again.
+"""
 
 from __future__ import annotations
 
 import queue
 import re
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,12 +20,19 @@ from typing import Any
 
 import chdb
 
-# chDB's default database is an overlay over the file system: a table name there is a path. Nobody gets it.
-_HIDDEN_DATABASE = "default"
+from warehouse.outfile import into
+
+# chDB's default database is an overlay over the file system: a table name there is a path. An empty one takes its place
+# (a handle can only be opened while there is one of this name).
+_OVERLAY = "default"
 # The machine belongs to the gateways: few threads, and small pools for merges.
 _THREADS = 2
 _OPTIONS = "background_pool_size=2&background_schedule_pool_size=2&background_common_pool_size=1"
 _SETTING = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+# The setting that carries a statement's mark: a text of no effect while there are no workloads, and nobody's to choose.
+_MARK = "workload"
+# How long statements that were killed are waited for at the end [s].
+_LAST_WAIT_S = 15.0
 
 
 class EngineError(Exception):
@@ -34,7 +48,7 @@ class EngineError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a statement gave."""
+    """What a statement gave. `data`: empty when it went into a pipe."""
 
     data: bytes
     rows: int
@@ -62,8 +76,7 @@ def _connect(target: str) -> Any:
 class Engine:
     """The engine at `path` (made when missing). Close it; a second process on the same path is refused by chDB.
 
-    Every kind of work has handles of its own, so that slow dashboards do not hold up inserts. `reader_seconds`,
-    `reader_bytes`: what a reader's statement may take [s] and hold in memory [bytes] before it is ended.
+    `reader_seconds`, `reader_bytes`: what a reader's statement may take [s] and hold in memory [bytes] before it ends.
     """
 
     def __init__(
@@ -71,56 +84,56 @@ class Engine:
         path: Path,
         database: str,
         *,
-        readers: int = 2,
-        writers: int = 2,
-        inserters: int = 2,
         reader_seconds: float = 20.0,
         reader_bytes: int = 1 << 30,
     ) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._temporary = Path(tempfile.mkdtemp(prefix="insert-", dir=path.parent))
-        self._all: list[Any] = []
+        self._path = str(path.resolve())
         try:
-            first = _connect(f"{path.resolve()}?{_OPTIONS}")
+            # Kept for the work of the house: it is free whatever all others do.
+            self._first = _connect(f"{self._path}?{_OPTIONS}")
         except RuntimeError as error:
             self._temporary.rmdir()
             raise EngineError(str(error)) from None
-        self._all.append(first)
-        # No pool: it is free when all others are busy.
-        self._first = first
-        self._run(first, f"CREATE DATABASE IF NOT EXISTS {database} ENGINE = Atomic")
-        common = {"max_threads": str(_THREADS), "async_insert": "0", "insert_deduplicate": "1"}
+        self._first_lock = threading.Lock()
+        self._own(f"DROP DATABASE IF EXISTS {_OVERLAY}")
+        self._own(f"CREATE DATABASE {_OVERLAY} ENGINE = Memory")
+        self._own(f"CREATE DATABASE IF NOT EXISTS {database} ENGINE = Atomic")
+        common = {"database": database, "max_threads": str(_THREADS), "async_insert": "0", "insert_deduplicate": "1"}
         reading = {
             "max_execution_time": str(reader_seconds),
             "max_memory_usage": str(reader_bytes),
             # No writes, and this setting itself cannot be changed back. The guard sees to the other settings.
             "readonly": "2",
         }
-        self._base = {"writer": common, "inserter": common, "reader": common | reading}
-        self._pools: dict[str, queue.SimpleQueue[Any]] = {}
-        self.handles = {"writer": writers, "inserter": inserters, "reader": readers}
-        for kind, count in self.handles.items():
-            pool = self._pools[kind] = queue.SimpleQueue()
-            for _ in range(count):
-                handle = _connect(str(path.resolve()))
-                self._all.append(handle)
-                self._run(handle, f"USE {database}")
-                self._run(handle, f"SET {settings_list(self._base[kind])}")
-                pool.put(handle)
-        # A handle can only be opened while this database is there, so it goes last.
-        self._run(first, f"DROP DATABASE IF EXISTS {_HIDDEN_DATABASE}")
+        self._base = {"writer": common, "reader": common | reading}
+        self._idle_inserters: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._open = 0
+        self._open_changed = threading.Condition()
 
     def close(self) -> None:
-        """Close every handle."""
-        for handle in reversed(self._all):
-            handle.close()
+        """End what still runs, and close every handle."""
+        deadline = time.monotonic() + _LAST_WAIT_S
+        with self._open_changed:
+            while self._open and time.monotonic() < deadline:
+                self._own(f"KILL QUERY WHERE {_MARK_OF} != 'default' ASYNC")
+                self._open_changed.wait(0.1)
+        with suppress(queue.Empty):
+            while True:
+                self._idle_inserters.get_nowait().close()
+        self._first.close()
         for left in self._temporary.glob("*"):
             left.unlink()
         self._temporary.rmdir()
 
     def end_reads(self) -> None:
         """End every SELECT that runs now; whoever asked gets ClickHouse's QUERY_WAS_CANCELLED."""
-        self._run(self._first, "KILL QUERY WHERE query_kind = 'Select' ASYNC")
+        self._own("KILL QUERY WHERE query_kind = 'Select' ASYNC")
+
+    def kill(self, mark: str) -> None:
+        """End the statement with this mark, if it runs; it then raises QUERY_WAS_CANCELLED where it was started."""
+        self._own(f"KILL QUERY WHERE {_MARK_OF} = {quoted(mark)} ASYNC")
 
     # what warehouse.migrate needs
 
@@ -143,11 +156,33 @@ class Engine:
         parameters: Mapping[str, str] | None = None,
         *,
         reader: bool = False,
+        mark: str = "",
     ) -> Answer:
-        """Run one statement; `output` is the format when it names none. EngineError."""
-        kind = "reader" if reader else "writer"
-        with self._handle(kind) as handle, self._with_settings(kind, handle, settings or {}):
-            return self._run(handle, statement, output, parameters)
+        """Run one statement, its whole answer in memory; `output` is the format when it names none. EngineError.
+
+        `mark`: what `kill` knows it by.
+        """
+        with self._handle("reader" if reader else "writer", settings or {}, mark) as handle:
+            return _run(handle, statement, output, parameters)
+
+    def stream(
+        self,
+        statement: str,
+        output: str,
+        sink: int,
+        settings: Mapping[str, str] | None = None,
+        parameters: Mapping[str, str] | None = None,
+        *,
+        reader: bool = False,
+        mark: str = "",
+    ) -> Answer:
+        """Run a statement that reads, its answer into the pipe `sink` [file descriptor]. EngineError.
+
+        The engine writes as the pipe is read, and holds a block or two. A statement that fails may have written the
+        beginning of an answer, and even what looks like its end: only this function's return says that it is whole.
+        When nobody reads the pipe any more it goes on all the same: `kill` ends it.
+        """
+        return self.execute(into(statement, output, sink), output, settings, parameters, reader=reader, mark=mark)
 
     def insert(self, target: str, form: str, body: bytes, settings: Mapping[str, str] | None = None) -> Answer:
         """`INSERT INTO target FORMAT form` with `body` as its data. EngineError."""
@@ -156,39 +191,64 @@ class Engine:
             file.write(body)
             file.flush()
             statement = f"INSERT INTO {target} FROM INFILE {quoted(file.name)}{clause} FORMAT {form}"
-            with self._handle("inserter") as handle:
-                return self._run(handle, statement)
+            with self._inserter() as handle:
+                return _run(handle, statement)
+
+    def _own(self, statement: str) -> None:
+        with self._first_lock:
+            _run(self._first, statement)
+
+    def _opened(self, kind: str, mark: str) -> Any:
+        settings = self._base[kind] | ({_MARK: mark} if mark else {})
+        return _connect(f"{self._path}?{'&'.join(f'{name}={value}' for name, value in settings.items())}")
+
+    def _count(self, change: int) -> None:
+        with self._open_changed:
+            self._open += change
+            self._open_changed.notify_all()
 
     @contextmanager
-    def _handle(self, kind: str) -> Iterator[Any]:
-        handle = self._pools[kind].get()
+    def _handle(self, kind: str, settings: Mapping[str, str], mark: str) -> Iterator[Any]:
+        """A new handle with these settings."""
+        assignments = settings_list(settings)
+        self._count(1)
         try:
-            yield handle
+            handle = self._opened(kind, mark)
+            try:
+                if assignments:
+                    _run(handle, f"SET {assignments}")
+                yield handle
+            finally:
+                handle.close()
         finally:
-            self._pools[kind].put(handle)
+            self._count(-1)
 
     @contextmanager
-    def _with_settings(self, kind: str, handle: Any, settings: Mapping[str, str]) -> Iterator[None]:
-        if not settings:
-            yield
-            return
-        change = settings_list(settings)
+    def _inserter(self) -> Iterator[Any]:
+        self._count(1)
         try:
-            self._run(handle, f"SET {change}")
-            yield
+            try:
+                handle = self._idle_inserters.get_nowait()
+            except queue.Empty:
+                handle = self._opened("writer", "")
+            try:
+                yield handle
+            except BaseException:
+                handle.close()
+                raise
+            self._idle_inserters.put(handle)
         finally:
-            # To ask the engine for the values before would cost more than most queries do.
-            base = self._base[kind]
-            for name in settings:
-                with suppress(EngineError):  # a setting that does not exist was not changed either
-                    self._run(handle, f"SET {name} = {quoted(base[name]) if name in base else 'DEFAULT'}")
+            self._count(-1)
 
-    @staticmethod
-    def _run(
-        handle: Any, statement: str, output: str = "TabSeparated", parameters: Mapping[str, str] | None = None
-    ) -> Answer:
-        try:
-            result = handle.query(statement, output, params=dict(parameters or {}))
-        except Exception as error:  # chDB raises RuntimeError for whatever the engine says
-            raise EngineError(str(error)) from None
-        return Answer(result.bytes() or b"", result.rows_read(), result.bytes_read(), result.elapsed())
+
+_MARK_OF = f"Settings['{_MARK}']"
+
+
+def _run(
+    handle: Any, statement: str, output: str = "TabSeparated", parameters: Mapping[str, str] | None = None
+) -> Answer:
+    try:
+        result = handle.query(statement, output, params=dict(parameters or {}))
+    except Exception as error:  # chDB raises RuntimeError for whatever the engine says
+        raise EngineError(str(error)) from None
+    return Answer(result.bytes() or b"", result.rows_read(), result.bytes_read(), result.elapsed())

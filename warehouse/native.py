@@ -132,26 +132,66 @@ def _column(kind: str, rows: int, reader: _Reader) -> None:
         raise UnsupportedType(f"a column of type {kind} cannot be sent to this client in the Native format")
 
 
-def framed(data: bytes, revision: int) -> bytes:
-    """Native blocks as the engine writes them -> as a client of `revision` reads them. UnsupportedType."""
-    if revision < BLOCK_INFO_REVISION:
-        return data
-    reader, out, done = _Reader(data), [], 0
-    while reader.at < len(data):
-        out.append(_BLOCK_INFO)
-        columns, rows = reader.varint(), reader.varint()
-        for _ in range(columns):
-            reader.text()
-            kind = reader.text()
-            if revision >= CUSTOM_SERIALIZATION_REVISION:
-                out += [data[done : reader.at], b"\0"]
+class Framer:
+    """Native blocks as the engine writes them -> as a client of `revision` reads them, as they come."""
+
+    def __init__(self, revision: int) -> None:
+        self._revision = revision
+        self._held = b""
+        self._enough = 0
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The blocks that are whole after this chunk; may be empty. UnsupportedType."""
+        if self._revision < BLOCK_INFO_REVISION:
+            return chunk
+        self._held += chunk
+        # A block is walked over from its start each time: only when twice as much is there is it worth another try.
+        if len(self._held) < self._enough:
+            return b""
+        return self._walk()
+
+    def finish(self) -> bytes:
+        """The rest. UnsupportedType when it is no whole block."""
+        out = self._walk()
+        if self._held:
+            raise UnsupportedType(f"the answer's last block is cut off, {len(self._held)} bytes after its start")
+        return out
+
+    def _walk(self) -> bytes:
+        out: list[bytes] = []
+        reader, done = _Reader(self._held), 0
+        try:
+            while reader.at < len(self._held):
+                out.append(_block(reader, self._revision))
                 done = reader.at
-            if rows:
-                _prefix(kind, reader)
-                _column(kind, rows, reader)
-        out.append(data[done : reader.at])
-        done = reader.at
+        except IndexError:
+            pass
+        self._held = self._held[done:]
+        self._enough = 2 * len(self._held)
+        return b"".join(out)
+
+
+def _block(reader: _Reader, revision: int) -> bytes:
+    """One block. IndexError when it is not all there."""
+    out, done = [_BLOCK_INFO], reader.at
+    columns, rows = reader.varint(), reader.varint()
+    for _ in range(columns):
+        reader.text()
+        kind = reader.text()
+        if revision >= CUSTOM_SERIALIZATION_REVISION:
+            out += [reader.data[done : reader.at], b"\0"]
+            done = reader.at
+        if rows:
+            _prefix(kind, reader)
+            _column(kind, rows, reader)
+    out.append(reader.data[done : reader.at])
     return b"".join(out)
+
+
+def framed(data: bytes, revision: int) -> bytes:
+    """All blocks at once. UnsupportedType."""
+    framer = Framer(revision)
+    return framer.feed(data) + framer.finish()
 
 
 def header(columns: list[tuple[str, str]]) -> bytes:

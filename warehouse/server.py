@@ -1,12 +1,13 @@
 """ClickHouse's HTTP protocol over the embedded engine, as far as clickhouse-connect and Grafana's plugin speak it.
 
-Not as on a server: there are no sessions (a session_id is ignored, and SET is refused); answers are whole and never
-packed; of a reader's settings only those that shape the answer count, the others are left out in silence, because
+Not as on a server: there are no sessions (a session_id is ignored, and SET is refused); answers are never packed; of a
+reader's settings only those that shape the answer count, the others are left out in silence, because
 clients send limits of their own. INTO OUTFILE, files and other servers are nobody's.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import gzip
@@ -17,8 +18,11 @@ import sys
 import time
 import uuid
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
 
 import anyio
 import lz4.frame
@@ -27,10 +31,12 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from warehouse import native
+from warehouse import native, outfile, replies
 from warehouse.engine import Answer, Engine, EngineError
 from warehouse.guard import insert_statement, reader_setting, refusal, writer_refusal
+from warehouse.running import started
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -72,7 +78,10 @@ _STATUS = {
     159: 408, 202: 503,
 }  # fmt: skip
 _SELECT = re.compile(r"^[\s(]*(SELECT|WITH)\b", re.IGNORECASE)
-_FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*;?\s*$", re.IGNORECASE)
+# How many statements of each kind run at once; each kind waits in a line of its own, so that slow dashboards hold up no
+# insert.
+RUNNING = {"reader": 4, "writer": 2, "inserter": 2}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +95,16 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a request asks of the engine. `kind`: which of its handles; `form`: the format of the answer."""
+    """What a request asks of the engine. `kind`: the line it waits in; `form`: the format of the answer.
+
+    `run`: given a pipe and a mark; what it does not write into the pipe is in the answer that it returns. `revision`:
+    of the client, where the answer is to be framed for it.
+    """
 
     kind: str
     form: str
-    run: Callable[[], Answer]
+    run: Callable[[int, str], Answer]
+    revision: int = 0
 
 
 @dataclass(slots=True)
@@ -112,73 +126,97 @@ class ProtocolError(Exception):
 class Server:
     """The ASGI application over one engine. `max_body`: largest request body, as sent and unpacked [bytes].
 
-    Readers, other statements and inserts each wait in a line of their own; `max_waiting`: its greatest length.
+    Readers, other statements and inserts each wait in a line of their own; `max_waiting`: its greatest length;
+    `running`: how many of each kind run at once.
     """
 
-    def __init__(self, engine: Engine, accounts: list[Account], max_body: int, max_waiting: int = 64) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        accounts: list[Account],
+        max_body: int,
+        max_waiting: int = 64,
+        running: Mapping[str, int] = RUNNING,
+    ) -> None:
         self._engine = engine
         self._accounts = {account.name: account for account in accounts}
         self._max_body = max_body
         self._max_waiting = max_waiting
-        self._lines = {kind: Line(anyio.CapacityLimiter(count)) for kind, count in engine.handles.items()}
+        self._lines = {kind: Line(anyio.CapacityLimiter(count)) for kind, count in running.items()}
+        # A thread for each statement that runs; those that judge, unpack and frame; one that ends what nobody awaits.
+        self._running = ThreadPoolExecutor(sum(running.values()), "statement")
+        self._judging = ThreadPoolExecutor(2, "judge")
+        self._killing = ThreadPoolExecutor(1, "kill")
         self.app = Starlette(
             routes=[
                 Route("/ping", self._ping, methods=["GET", "HEAD"]),
                 Route("/replicas_status", self._ping, methods=["GET", "HEAD"]),
-                Route("/", self._root, methods=["GET", "HEAD", "POST"]),
+                Route("/", _Endpoint(self._root), methods=["GET", "HEAD", "POST"]),
             ]
         )
 
     async def _ping(self, request: Request) -> Response:
         return PlainTextResponse("Ok.\n")
 
-    async def _root(self, request: Request) -> Response:
+    async def _root(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
         if request.method == "HEAD" or (request.method == "GET" and "query" not in request.query_params):
-            return PlainTextResponse("Ok.\n")
+            await PlainTextResponse("Ok.\n")(scope, receive, send)
+            return
         query_id = request.query_params.get("query_id") or str(uuid.uuid4())
-        started = time.monotonic()
         try:
             account = self._authenticate(request)
             body = await self._body(request)
-            job = self._job(request, account, body)
-            line = self._lines[job.kind]
-            if line.waiting >= self._max_waiting:
-                raise ProtocolError(503, 202, f"Too many simultaneous queries: {line.waiting} wait for a {job.kind}")
-            line.waiting += 1
-            try:
-                answer = await anyio.to_thread.run_sync(job.run, limiter=line.limiter)
-            finally:
-                line.waiting -= 1
+            async with replies.while_there(receive):
+                await self._answer(request, account, body, query_id, send)
+            return
         except ProtocolError as error:
-            return self._refused(error.status, error.code, str(error), query_id)
+            refused = _refused(error.status, error.code, str(error), query_id)
         except native.UnsupportedType as error:
-            return self._refused(501, 48, f"Code: 48. DB::Exception: {error} (NOT_IMPLEMENTED)", query_id)
+            refused = _refused(501, 48, f"Code: 48. DB::Exception: {error} (NOT_IMPLEMENTED)", query_id)
         except EngineError as error:
-            return self._refused(_STATUS.get(error.code, 500), error.code, error.message, query_id)
-        summary = {
-            "read_rows": str(answer.rows),
-            "read_bytes": str(answer.bytes_read),
-            # An insert reads exactly what it writes.
-            "written_rows": str(answer.rows if job.kind == "inserter" else 0),
-            "written_bytes": str(answer.bytes_read if job.kind == "inserter" else 0),
-            "elapsed_ns": str(round((time.monotonic() - started) * 1e9)),
-        }
-        headers = {
-            "X-ClickHouse-Summary": json.dumps(summary),
-            "X-ClickHouse-Query-Id": query_id,
-            "X-ClickHouse-Format": job.form,
-            "X-ClickHouse-Timezone": "UTC",
-            "X-ClickHouse-Server-Display-Name": "tgw",
-        }
-        kind = "application/json; charset=UTF-8" if job.form.startswith("JSON") else "application/octet-stream"
-        if job.form.startswith(("TabSeparated", "TSV")):
-            kind = "text/tab-separated-values; charset=UTF-8"
-        return Response(answer.data, headers=headers, media_type=kind)
+            refused = _refused(_STATUS.get(error.code, 500), error.code, error.message, query_id)
+        await refused(scope, receive, send)
 
-    @staticmethod
-    def _refused(status: int, code: int, text: str, query_id: str) -> Response:
-        headers = {"X-ClickHouse-Exception-Code": str(code), "X-ClickHouse-Query-Id": query_id}
-        return PlainTextResponse(text.rstrip() + "\n", status, headers=headers)
+    async def _answer(self, request: Request, account: Account, body: bytes, query_id: str, send: Send) -> None:
+        """Judge, run and answer; nothing has been sent when this raises."""
+        began = time.monotonic()
+        # Neither is done on the event loop: both take as long as whoever asks likes.
+        job = await self._judged(self._job, request, account, body)
+        line = self._lines[job.kind]
+        if line.waiting >= self._max_waiting:
+            raise ProtocolError(503, 202, f"Too many simultaneous queries: {line.waiting} wait for a {job.kind}")
+        mark = str(uuid.uuid4())
+        line.waiting += 1
+        try:
+            async with (
+                line.limiter,
+                started(
+                    lambda sink: job.run(sink, mark), partial(self._engine.kill, mark), self._running, self._killing
+                ) as run,
+            ):
+                tag = replies.new_tag()
+                chunks = run.chunks()
+                if job.form == "Native" and job.revision:
+                    chunks = self._framed(chunks, job.revision)
+                reply = await replies.begun(chunks, tag)
+                answer = run.answer if reply.whole else Answer(b"", 0, 0, 0.0)
+                headers = _headers(job, answer, query_id, time.monotonic() - began)
+                headers["X-ClickHouse-Exception-Tag"] = tag
+                await replies.send_body(send, 200, headers, reply, reply.chunks())
+        finally:
+            line.waiting -= 1
+
+    async def _judged(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._judging, function, *arguments)
+
+    async def _framed(self, chunks: AsyncIterator[bytes], revision: int) -> AsyncIterator[bytes]:
+        framer = native.Framer(revision)
+        async for chunk in chunks:
+            if framed := await self._judged(framer.feed, chunk):
+                yield framed
+        if framed := await self._judged(framer.finish):
+            yield framed
 
     def _authenticate(self, request: Request) -> Account:
         user = request.headers.get("x-clickhouse-user") or request.query_params.get("user") or ""
@@ -228,7 +266,9 @@ class Server:
             elif insert.data < len(statement):
                 data = statement[insert.data :].encode() + data
             every = settings | insert.settings
-            return Job("inserter", form, lambda: self._engine.insert(insert.target, insert.form, data, every))
+            return Job(
+                "inserter", form, lambda _sink, _mark: self._engine.insert(insert.target, insert.form, data, every)
+            )
         if query and data:
             statement = f"{query}\n{_text(data)}"
         if reading:
@@ -238,28 +278,68 @@ class Server:
         elif (why := writer_refusal(statement)) is not None:
             raise ProtocolError(403, 497, f"{account.name}: {why} (ACCESS_DENIED)")
         parameters = {name[6:]: value for name, value in params.items() if name.startswith("param_")}
-        found = _FORMAT.search(statement)
-        form = found[1] if found else form
+        form = outfile.named_format(statement) or form
         revision = _number(params.get("client_protocol_version", "0"))
+        streams = outfile.reads(outfile.cut(statement))
 
-        def run() -> Answer:
-            answer = self._engine.execute(statement, form, settings, parameters, reader=reading)
-            if form != "Native":
-                return answer
-            data = answer.data
-            if not data and _SELECT.match(statement):
+        def run(sink: int, mark: str) -> Answer:
+            if not streams:
+                return self._engine.execute(statement, form, settings, parameters, reader=reading, mark=mark)
+            answer = self._engine.stream(statement, form, sink, settings, parameters, reader=reading, mark=mark)
+            if form == "Native" and not answer.rows and _SELECT.match(statement):
                 # The engine writes nothing at all for no rows; clients want to know the columns.
-                inner = _FORMAT.sub("", statement).rstrip().rstrip(";")
                 described = self._engine.execute(
-                    f"DESCRIBE TABLE ({inner}\n)", "JSONCompactEachRow", {}, parameters, reader=reading
+                    f"DESCRIBE TABLE ({outfile.without_format(statement)}\n)",
+                    "JSONCompactEachRow",
+                    {},
+                    parameters,
+                    reader=reading,
+                    mark=mark,
                 )
-                data = native.header([tuple(json.loads(line)[:2]) for line in described.data.splitlines()])
-            # Those that know less of the format than that read it as it is.
-            if revision >= native.CUSTOM_SERIALIZATION_REVISION:
-                data = native.framed(data, revision)
-            return replace(answer, data=data)
+                header = native.header([tuple(json.loads(line)[:2]) for line in described.data.splitlines()])
+                return replace(answer, data=header)
+            return answer
 
-        return Job("reader" if reading else "writer", form, run)
+        # Those that know less of the Native format read it as it is.
+        framed = revision if revision >= native.CUSTOM_SERIALIZATION_REVISION else 0
+        return Job("reader" if reading else "writer", form, run, framed)
+
+
+class _Endpoint:
+    """An ASGI application as Starlette's routes know one from a function of a request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+def _refused(status: int, code: int, text: str, query_id: str) -> Response:
+    headers = {"X-ClickHouse-Exception-Code": str(code), "X-ClickHouse-Query-Id": query_id}
+    return PlainTextResponse(text.rstrip() + "\n", status, headers=headers)
+
+
+def _headers(job: Job, answer: Answer, query_id: str, took_s: float) -> dict[str, str]:
+    summary = {
+        "read_rows": str(answer.rows),
+        "read_bytes": str(answer.bytes_read),
+        # An insert reads exactly what it writes.
+        "written_rows": str(answer.rows if job.kind == "inserter" else 0),
+        "written_bytes": str(answer.bytes_read if job.kind == "inserter" else 0),
+        "elapsed_ns": str(round(took_s * 1e9)),
+    }
+    kind = "application/json; charset=UTF-8" if job.form.startswith("JSON") else "application/octet-stream"
+    if job.form.startswith(("TabSeparated", "TSV")):
+        kind = "text/tab-separated-values; charset=UTF-8"
+    return {
+        "Content-Type": kind,
+        "X-ClickHouse-Summary": json.dumps(summary),
+        "X-ClickHouse-Query-Id": query_id,
+        "X-ClickHouse-Format": job.form,
+        "X-ClickHouse-Timezone": "UTC",
+        "X-ClickHouse-Server-Display-Name": "tgw",
+    }
 
 
 def _number(text: str) -> int:

@@ -356,20 +356,21 @@ def test_slow_dashboards_do_not_hold_up_inserts(warehouse: Any) -> None:
 class SlowEngine:
     """Answers when it is told to."""
 
-    handles: dict[str, int] = {"reader": 1, "writer": 1, "inserter": 1}  # noqa: RUF012
-
     def __init__(self) -> None:
         self.go = threading.Event()
 
-    def execute(self, *_: Any, **__: Any) -> Answer:
+    def stream(self, *_: Any, **__: Any) -> Answer:
         self.go.wait(20)
         return Answer(b"1\n", 1, 1, 0.0)
+
+    def kill(self, mark: str) -> None:
+        self.go.set()
 
 
 def test_too_long_a_line_is_turned_away_at_once() -> None:
     async def story() -> list[int]:
         engine = SlowEngine()
-        app = Server(engine, [Account("r", "p", True)], 1000, max_waiting=3).app  # type: ignore[arg-type]
+        app = Server(engine, [Account("r", "p", True)], 1000, 3, {"reader": 1}).app  # type: ignore[arg-type]
         statuses: list[int] = []
         turned_away = anyio.Event()
         auth = {"X-ClickHouse-User": "r", "X-ClickHouse-Key": "p"}
