@@ -5,7 +5,7 @@ CARGO := nice -n 2 cargo
 DATAPLANE := gateway/dataplane/Cargo.toml
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help setup demo test pictures lint bench bench-boards fuzz miri pins clean
+.PHONY: help setup demo test pictures lint bench bench-boards chaos fuzz miri pins clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench-boards: ## measure each panel's SQL on 1,000 VIPs x 1 h: out/bench/dashboa
 pictures: ## draw the dashboards with Grafana's own panels into docs/pictures
 	@tools/setup.sh --seen
 	@$(PY) -m tests.dashboards.seen.pictures
+
+chaos: setup ## 200 kill -9 at random instants, every record accounted for: out/chaos/report.json (CHAOS_KILLS, CHAOS_SEED)
+	@$(PY) -m benchmarks.chaos --kills $(or $(CHAOS_KILLS),200) --seed $(or $(CHAOS_SEED),1)
 
 fuzz: setup ## fuzz every parser and pipeline (SECONDS each: FUZZ_SECONDS, default 30)
 	@tools/fuzz.sh
