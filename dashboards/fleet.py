@@ -7,7 +7,22 @@ from grafana_foundation_sdk.builders import stat, table, timeseries
 from grafana_foundation_sdk.models import dashboard as models
 
 from dashboards import links, nodes
-from dashboards.panels import BAD, CALM, GOOD, OUTCOMES, STATES, WARN, Column, number, rows, series, thresholds
+from dashboards.failures import failures
+from dashboards.panels import (
+    BAD,
+    CALM,
+    GOOD,
+    OUTCOMES,
+    RATE,
+    STATES,
+    WARN,
+    Column,
+    number,
+    rows,
+    series,
+    thresholds,
+    when,
+)
 from dashboards.source import ALL, REF, Places
 from dashboards.sql import (
     STEP,
@@ -50,19 +65,15 @@ def build(places: Places) -> builders.Dashboard:
     dashboard = (
         dashboard.with_row(builders.Row("What is wrong, whom it hits, what was done"))
         .with_panel(incidents())
-        .with_panel(hit())
         .with_panel(outcomes())
         .with_panel(by_cluster())
-        .with_panel(round_trips())
+        .with_panel(hit())
+        .with_panel(failures("Latest probes not answered", " and of the chosen VIPs", chosen_vip("p.vip_id"), width=12))
         .with_row(builders.Row("Nodes"))
     )
     for panel in nodes.panels():
         dashboard = dashboard.with_panel(panel)
-    return (
-        dashboard.with_row(builders.Row("Probes and telemetry, one by one"))
-        .with_panel(latest())
-        .with_panel(nodes.taps())
-    )
+    return dashboard.with_panel(round_trips()).with_row(builders.Row("Telemetry")).with_panel(nodes.taps())
 
 
 def choice(name: str, label: str, sql: str) -> builders.QueryVariable:
@@ -148,8 +159,8 @@ def incidents() -> table.Panel:
         """,
         {
             "state": Column(width=110, wrap=True, words=STATES, link=("this incident", links.OF_INCIDENT)),
-            "since": Column(width=150),
-            "ended": Column(width=140, wrap=True),
+            "since": when(),
+            "ended": Column(width=165),
             "lasted": Column(width=80, unit="s"),
             "subject": Column(width=120, link=("this incident", links.OF_INCIDENT)),
             "kind": Column(width=110),
@@ -186,7 +197,7 @@ def hit() -> table.Panel:
             "share": Column(title="not answered", width=110, unit="percentunit"),
             "failed": Column(title="probes", width=80, unit="short"),
             "refused": Column(title="of them refused", width=120, unit="short"),
-            "last_failed": Column(title="last one"),
+            "last_failed": when("last one"),
         },
         width=12,
         nothing="every probe of this time range that is known was answered",
@@ -203,7 +214,7 @@ def outcomes() -> timeseries.Panel:
             f"FROM (SELECT {step('second')} AS at, outcome, sum(probes) AS probes FROM probes_1s "
             f"WHERE {in_steps('second')} AND {chosen_vip('vip_id')} GROUP BY at, outcome)",
         ),
-        "cps",
+        RATE,
         colours=OUTCOMES,
         bars=True,
     )
@@ -245,28 +256,4 @@ def round_trips() -> timeseries.Panel:
         ),
         "s",
         colours={"median": CALM, "p99": WARN},
-    )
-
-
-def latest() -> table.Panel:
-    """Single probes to look into."""
-    return rows(
-        "Latest probes not answered",
-        "The newest 50 of the chosen VIPs; each leads to its journey.",
-        f"""
-        SELECT toString(probe_id) AS probe, ts, prober, toString(v.name) AS vip, outcome, src_port
-        FROM probes AS p LEFT JOIN vips AS v ON v.id = p.vip_id
-        WHERE $__timeFilter_ms(ts) AND outcome != 'answered' AND {chosen_vip("p.vip_id")} ORDER BY ts DESC LIMIT 50
-        """,
-        {
-            "probe": links.probe(),
-            "ts": Column(title="sent", width=170),
-            "prober": Column(width=100),
-            "vip": links.vip(),
-            "outcome": Column(width=90, words=OUTCOMES),
-            "src_port": Column(title="source port", unit="string"),
-        },
-        width=12,
-        height=10,
-        nothing="every probe of this time range that is known was answered",
     )

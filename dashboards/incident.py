@@ -7,12 +7,14 @@ from grafana_foundation_sdk.builders import stat, table, timeseries
 from grafana_foundation_sdk.models import dashboard as models
 
 from dashboards import links
+from dashboards.failures import failures
 from dashboards.panels import (
     BAD,
     CALM,
     GOOD,
     MIGRATIONS,
     OUTCOMES,
+    RATE,
     STATES,
     WARN,
     Column,
@@ -20,6 +22,7 @@ from dashboards.panels import (
     rows,
     series,
     thresholds,
+    when,
     words,
 )
 from dashboards.source import REF, Places, text
@@ -75,7 +78,16 @@ def build(places: Places) -> builders.Dashboard:
         .with_panel(hit())
         .with_row(builders.Row("One by one"))
         .with_panel(named())
-        .with_panel(failed())
+        .with_panel(
+            failures(
+                "Probes of its VIPs that were not answered",
+                " and of its VIPs",
+                f"p.vip_id IN {_VIPS}",
+                first=True,
+                limit=100,
+                width=14,
+            )
+        )
     )
 
 
@@ -152,8 +164,8 @@ def what() -> table.Panel:
             "kind": Column(width=120),
             "severity": Column(width=80),
             "cluster": links.cluster(),
-            "opened": Column(width=160),
-            "ended": Column(width=150),
+            "opened": when(),
+            "ended": Column(width=165),
             "show": Column(title="time range", width=100, link=("show this incident's time", links.OF_INCIDENT)),
             "id": Column(hidden=True),
             "from_ms": Column(hidden=True),
@@ -175,7 +187,7 @@ def timeline() -> table.Panel:
         """,
         {
             "offset": Column(width=80, unit="s"),
-            "ts": Column(title="time", width=160),
+            "ts": when("time"),
             "kind": Column(width=90),
             "text": Column(wrap=True),
         },
@@ -195,7 +207,7 @@ def actions() -> table.Panel:
         WHERE incident_id = {_ID} ORDER BY ts LIMIT 100
         """,
         {
-            "ts": Column(title="asked", width=160),
+            "ts": when("asked"),
             "kind": Column(width=100, wrap=True, link=("this migration", links.AT_CONTROL)),
             "cluster": links.cluster(),
             "state": Column(width=100, wrap=True, words=MIGRATIONS),
@@ -218,7 +230,7 @@ def outcomes() -> timeseries.Panel:
             f"FROM (SELECT {step('second')} AS at, outcome, sum(probes) AS probes FROM probes_1s "
             f"WHERE {in_steps('second')} AND vip_id IN {_VIPS} GROUP BY at, outcome)",
         ),
-        "cps",
+        RATE,
         colours=OUTCOMES,
         bars=True,
     )
@@ -242,7 +254,7 @@ def passed() -> timeseries.Panel:
             """,
             "max(value)",
         ),
-        "cps",
+        RATE,
         label="node",
         links={"this node": links.fleet("node")},
     )
@@ -261,7 +273,7 @@ def drops() -> timeseries.Panel:
             """,
             "sum(value)",
         ),
-        "cps",
+        RATE,
         label="what",
         bars=True,
     )
@@ -288,7 +300,7 @@ def hit() -> table.Panel:
             "vip": links.vip(),
             "cluster": links.cluster(title="home cluster"),
             "share": Column(title="not answered", width=110, unit="percentunit"),
-            "last_failed": Column(title="last failed"),
+            "last_failed": when("last failed"),
         },
         width=12,
         nothing="no VIP is affected",
@@ -322,27 +334,4 @@ def named() -> table.Panel:
         },
         width=10,
         nothing="no node is named",
-    )
-
-
-def failed() -> table.Panel:
-    """Single probes."""
-    return rows(
-        "Probes of its VIPs that were not answered",
-        "The first 100 of this time range; each leads to its journey.",
-        f"""
-        SELECT toString(probe_id) AS probe, ts, prober, toString(v.name) AS vip, outcome, src_port
-        FROM probes AS p LEFT JOIN vips AS v ON v.id = p.vip_id
-        WHERE $__timeFilter_ms(ts) AND p.vip_id IN {_VIPS} AND outcome != 'answered' ORDER BY ts LIMIT 100
-        """,
-        {
-            "probe": links.probe(),
-            "ts": Column(title="sent", width=160),
-            "prober": Column(width=90),
-            "vip": links.vip(),
-            "outcome": Column(width=90, words=OUTCOMES),
-            "src_port": Column(title="source port", unit="string"),
-        },
-        width=14,
-        nothing="every probe of its VIPs in this time range that is known was answered",
     )

@@ -5,7 +5,22 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders import stat, statetimeline, table, timeseries
 
 from dashboards import links
-from dashboards.panels import BAD, GOOD, NEUTRAL, OF, OTHER, WARN, Column, number, rows, series, states, thresholds
+from dashboards.panels import (
+    BAD,
+    GOOD,
+    NEUTRAL,
+    OF,
+    OTHER,
+    RATE,
+    WARN,
+    Column,
+    number,
+    rows,
+    series,
+    states,
+    thresholds,
+    when,
+)
 from dashboards.sql import STEP, chosen_node, in_steps, last_minute, lines, step
 
 # What a node did in a step. SILENT: it passed something in this range, but nothing in the step.
@@ -37,11 +52,15 @@ SELECT node, step, sum(passed) AS passed, sum(dropped) AS dropped, max(looked) A
 """
 
 
-def alive(when: str) -> stat.Panel:
+# So many standard deviations of a count (its root) from the median are no chance.
+FAR = 4
+
+
+def alive(minute: str) -> stat.Panel:
     """How many nodes are alive, of how many."""
     return number(
         "Nodes alive",
-        f"Chosen nodes of the fleet document whose processes beat, all workers of them; not those that forward. {when}",
+        f"Chosen nodes of the fleet document whose processes beat, all their workers; passing or not. {minute}",
         f"""
         WITH (SELECT count() FROM nodes WHERE {chosen_node("name")}) AS expected
         SELECT if(seen = 0, NULL, concat(toString(beating), ' of ', toString(greatest(expected, seen)))) AS nodes FROM (
@@ -56,12 +75,12 @@ def alive(when: str) -> stat.Panel:
     )
 
 
-def tapped(when: str) -> stat.Panel:
+def tapped(minute: str) -> stat.Panel:
     """How many taps are alive, of how many."""
     return number(
         "Taps alive",
         "Taps (one per worker or prober) whose writer was alive when the collector last looked, of those that it knew "
-        f"within an hour before. {when}",
+        f"within an hour before. {minute}",
         f"""
         SELECT if(max(seen) = 0, NULL, concat(toString(countIf(seen AND beats = 1)), ' of ', toString(count()))) AS taps
         FROM (
@@ -73,12 +92,12 @@ def tapped(when: str) -> stat.Panel:
     )
 
 
-def lost(when: str) -> stat.Panel:
+def lost(minute: str) -> stat.Panel:
     """How many records are known to be lost."""
     return number(
         "Records lost",
         "Records that the collector knows to be lost (full tap, torn spool), never guessed; unknown while it looks at "
-        f"no tap. {when}",
+        f"no tap. {minute}",
         f"""
         SELECT if(lost > 0 OR looked > 0, toNullable(lost), NULL) AS lost FROM
         (SELECT sum(count) AS lost FROM losses WHERE {last_minute("ts")}) AS l,
@@ -122,18 +141,22 @@ def unusual() -> timeseries.Panel:
     """Which nodes pass much more or less than usual."""
     return series(
         "Coloured packets against the node's own median",
-        "1 is the median of this range; the 10 chosen nodes that went furthest from it. A fall to 0 while probes go "
-        "silent is a crash; a neighbour then rises.",
+        "1 is the median of this range; of the chosen nodes the 10 that went furthest from theirs, by more than chance "
+        "explains. A fall to 0 while probes go silent is a crash; a neighbour then rises.",
         lines(
             "node",
             f"""
-            SELECT node AS name, step, if(usual > 0, passed / usual, NULL) AS value FROM (
+            SELECT node AS name, step, passed / usual AS value, abs(passed - usual) / sqrt(usual) AS far FROM (
                 SELECT node, step, passed, median(passed) OVER (PARTITION BY node) AS usual FROM ({_SEEN.strip()}))
+            WHERE usual > 0
             """,
-            "max(abs(value - 1))",
+            f"maxIf(far, far >= {FAR})",
+            keep="worst > 0",
         ),
         "none",
         label="node",
+        finest="30s",
+        nothing="no node is far from its median, as far as is known",
         links={"this node": links.fleet("node")},
     )
 
@@ -151,7 +174,7 @@ def drops() -> timeseries.Panel:
             """,
             "sum(value)",
         ),
-        "cps",
+        RATE,
         label="what",
         bars=True,
     )
@@ -200,9 +223,7 @@ def taps() -> table.Panel:
             "waiting": Column(title="not yet in warehouse", width=90, unit="short"),
             "lost": Column(title="lost in tap", width=90, unit="short"),
             "not_sampled": Column(title="not sampled", width=90, unit="short"),
-            "looked": Column(title="looked at"),
+            "looked": when("looked at"),
         },
-        width=12,
-        height=10,
         nothing="the collector looked at no tap in this time range",
     )

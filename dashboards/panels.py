@@ -48,6 +48,9 @@ SAID = {
     "closed": "closed",
 }
 
+# Units: a rate, whatever is counted; a time to the second, or to the millisecond.
+RATE, SECOND, MILLISECOND = "suffix: /s", "time:YYYY-MM-DD HH:mm:ss", "time:YYYY-MM-DD HH:mm:ss.SSS"
+
 Step = tuple[float | None, str]
 
 
@@ -126,6 +129,7 @@ def series(
     height: int = 8,
     bars: bool = False,
     finest: str = "5s",
+    nothing: str = "no data",
     links: Mapping[str, str] | None = None,
 ) -> timeseries.Panel:
     """Lines over time, or stacked bars where a series is sparse.
@@ -141,6 +145,7 @@ def series(
         .with_target(Query(sql))
         .unit(unit)
         .min(0)
+        .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC))
         .interval(finest)
         .max_data_points(120 if bars else 240)
         .draw_style(common_models.GraphDrawStyle.BARS if bars else common_models.GraphDrawStyle.LINE)
@@ -151,7 +156,7 @@ def series(
         .point_size(4)
         # A gap is a gap: no data is not zero, and not what was before.
         .span_nulls(False)
-        .no_value("no data")
+        .no_value(nothing)
         .legend(
             common.VizLegendOptions()
             .display_mode(common_models.LegendDisplayMode.TABLE)
@@ -269,6 +274,11 @@ class Column:
         if self.link:
             out.append(value(id_val="links", value=[{"title": self.link[0], "url": self.link[1]}]))
         return out
+
+
+def when(title: str = "", precise: bool = False) -> Column:
+    """A column with a time, wide enough for it."""
+    return Column(title=title, width=195 if precise else 165, unit=MILLISECOND if precise else SECOND)
 
 
 def rows(
