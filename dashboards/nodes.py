@@ -7,8 +7,10 @@ from grafana_foundation_sdk.builders import stat, statetimeline, table, timeseri
 from dashboards import links
 from dashboards.panels import (
     BAD,
+    CALM,
     GOOD,
     NEUTRAL,
+    ODD,
     OF,
     OTHER,
     RATE,
@@ -23,12 +25,13 @@ from dashboards.panels import (
 )
 from dashboards.sql import STEP, chosen_node, in_steps, last_minute, lines, step
 
-# What a node did in a step. SILENT: it passed something in this range, but nothing in the step.
-DOWN, DROPPING, SILENT, IDLE, PASSING = 4, 3, 2, 1, 0
+# What a node did in a step; higher is worse.
+PASSING, IDLE, QUIET, UNSEEN, DROPPING, DOWN = 0, 1, 2, 3, 4, 5
 CODES = {
     PASSING: ("passing", GOOD),
-    IDLE: ("idle", NEUTRAL),
-    SILENT: ("silent", WARN),
+    IDLE: ("idle", CALM),
+    QUIET: ("quiet", ODD),
+    UNSEEN: ("no tap", NEUTRAL),
     DROPPING: ("dropping", BAD),
     DOWN: ("down", OTHER),
 }
@@ -50,8 +53,16 @@ SELECT node, step, sum(passed) AS passed, sum(dropped) AS dropped, max(looked) A
     FROM feeds WHERE {in_steps("ts")} AND role != 'prober' AND {chosen_node("node")} GROUP BY node, step
 ) GROUP BY node, step HAVING looked OR passed + dropped > 0
 """
-
-
+# The same, and a row for each node of the fleet document in each step in which the collector looked at any: beats is 2
+# where it did not look at that one.
+_EXPECTED = f"""
+SELECT node, step, sum(passed) AS passed, sum(dropped) AS dropped, min(beats) AS beats FROM (
+    SELECT node, step, passed, dropped, beats FROM ({_SEEN.strip()})
+    UNION ALL
+    SELECT node, step, 0, 0, 2 FROM (SELECT toString(name) AS node FROM nodes WHERE {chosen_node("name")}) AS n,
+    (SELECT DISTINCT {step("ts")} AS step FROM feeds WHERE {in_steps("ts")}) AS s
+) GROUP BY node, step
+"""
 # So many standard deviations of a count (its root) from the median are no chance.
 FAR = 4
 
@@ -117,18 +128,19 @@ def timeline() -> statetimeline.Panel:
     """What state each node was in."""
     return states(
         "What nodes do",
-        "Passing; idle (beats, nothing to pass in this range); silent (beats, passed something before or after, "
-        "nothing now); dropping (5 % of its packets or more); down (its process does not beat); a gap where nobody "
-        "looked. The 25 chosen nodes that were worst for longest.",
+        "Passing; idle (beats, had nothing to pass yet); quiet (beats, passed something before, nothing now: its "
+        "traffic has gone elsewhere, or it swallows it); no tap (nobody looks at it, though at others); dropping (5 % "
+        "of its packets or more); down (its process does not beat); a gap where nobody looked at any. The 25 chosen "
+        "nodes that were worst for longest.",
         lines(
             "node",
             f"""
             SELECT name, step, multiIf(beats = 0, {DOWN}, dropped > {DROPPING_FROM} * (passed + dropped), {DROPPING},
-            passed > 0, {PASSING}, ever > 0, {SILENT}, {IDLE}) AS value
-            FROM (SELECT node AS name, step, passed, dropped, beats, sum(passed) OVER (PARTITION BY node) AS ever
-            FROM ({_SEEN.strip()}))
+            passed > 0, {PASSING}, beats = 2, {UNSEEN}, before > 0, {QUIET}, {IDLE}) AS value
+            FROM (SELECT node AS name, step, passed, dropped, beats,
+            sum(passed) OVER (PARTITION BY node ORDER BY step) AS before FROM ({_EXPECTED.strip()}))
             """,
-            f"countIf(value >= {SILENT}) * 10 + max(value)",
+            f"countIf(value >= {UNSEEN}) * 10 + countIf(value = {QUIET}) + max(value)",
             top=25,
         ),
         "node",

@@ -13,9 +13,9 @@ from grafana_foundation_sdk.models import dashboard as models
 from dashboards.source import REF, Query
 
 # The palette of Okabe and Ito, which people with any kind of colour vision can tell apart. A colour never says
-# anything alone: there is a word or a number beside it. NEUTRAL is what is not known, and stands first in all
-# thresholds, because Grafana takes the first colour for "no data".
-GOOD, WARN, BAD, CALM, OTHER = "#009E73", "#E69F00", "#D55E00", "#56B4E9", "#CC79A7"
+# anything alone: there is a word or a number beside it. ODD is to be looked at, and no fault yet. NEUTRAL is what is
+# not known, and stands first in all thresholds, because Grafana takes the first colour for "no data".
+GOOD, WARN, BAD, CALM, OTHER, ODD = "#009E73", "#E69F00", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442"
 NEUTRAL = "#8A8A8A"
 
 # What a word means is told by the same colour everywhere.
