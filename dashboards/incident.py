@@ -7,6 +7,7 @@ from grafana_foundation_sdk.builders import stat, table, timeseries
 from grafana_foundation_sdk.models import dashboard as models
 
 from dashboards import links
+from dashboards.counts import counts
 from dashboards.failures import failures
 from dashboards.panels import (
     BAD,
@@ -135,8 +136,8 @@ def tiles() -> list[stat.Panel]:
             "Its VIPs' probes answered",
             "In the last minute of the time range of which everything is known.",
             f"""
-            SELECT if(sum(probes) = 0, NULL, sumIf(probes, outcome = 'answered') / sum(probes)) AS answered
-            FROM probes_1s WHERE {last_minute("second")} AND vip_id IN {_VIPS}
+            SELECT if(count() = 0, NULL, countIf(outcome = 'answered') / count()) AS answered
+            FROM probes WHERE {last_minute("ts")} AND vip_id IN {_VIPS}
             """,
             "percentunit",
             thresholds((0, BAD), (0.99, WARN), (0.999, GOOD)),
@@ -226,9 +227,8 @@ def outcomes() -> timeseries.Panel:
         "Probes of its VIPs, by outcome",
         "Per second.",
         wide(
-            {word: f"sumIf(probes, outcome = '{word}') / {STEP}" for word in OUTCOMES},
-            f"FROM (SELECT {step('second')} AS at, outcome, sum(probes) AS probes FROM probes_1s "
-            f"WHERE {in_steps('second')} AND vip_id IN {_VIPS} GROUP BY at, outcome)",
+            {word: f"sumIf(n, outcome = '{word}') / {STEP}" for word in OUTCOMES},
+            counts("probes", ["outcome"], f"vip_id IN {_VIPS}"),
         ),
         RATE,
         colours=OUTCOMES,
@@ -244,11 +244,10 @@ def passed() -> timeseries.Panel:
         lines(
             "node",
             f"""
-            SELECT node AS name, step, sum(points) / {STEP} AS value FROM (
-                SELECT node, {step("second")} AS step, sum(points) AS points FROM trace_points_1s
-                WHERE {in_steps("second")} AND node IN {_NODES} GROUP BY node, step
+            SELECT node AS name, step, sum(n) / {STEP} AS value FROM (
+                SELECT node, step, n FROM ({counts("trace_points", ["node"], f"node IN {_NODES}")})
                 UNION ALL
-                SELECT node, {step("ts")} AS step, 0 AS points FROM feeds
+                SELECT node, {step("ts")} AS step, 0 AS n FROM feeds
                 WHERE {in_steps("ts")} AND node IN {_NODES} GROUP BY node, step)
             GROUP BY name, step
             """,
@@ -268,8 +267,8 @@ def drops() -> timeseries.Panel:
         lines(
             "what",
             f"""
-            SELECT concat(node, ' ', reason) AS name, {step("second")} AS step, sum(points) / {STEP} AS value
-            FROM drop_points_1s WHERE {in_steps("second")} GROUP BY name, step
+            SELECT concat(node, ' ', reason) AS name, step, sum(n) / {STEP} AS value
+            FROM ({counts("drop_points", ["node", "reason"], "1")}) GROUP BY name, step
             """,
             "sum(value)",
         ),
@@ -289,9 +288,9 @@ def hit() -> table.Panel:
         if(sent = 0, NULL, failed / sent) AS share, if(failed = 0, NULL, last) AS last_failed
         FROM (SELECT arrayJoin(vips) AS vip_id {_IT}) AS i
         LEFT JOIN (
-            SELECT vip_id, sum(probes) AS sent, sumIf(probes, outcome != 'answered') AS failed,
-            maxIf(second, outcome != 'answered') AS last
-            FROM probes_1s WHERE $__timeFilter(second) AND vip_id IN {_VIPS} GROUP BY vip_id
+            SELECT vip_id, sum(n) AS sent, sumIf(n, outcome != 'answered') AS failed,
+            maxIf(last, outcome != 'answered') AS last
+            FROM ({counts("probes", ["vip_id", "outcome"], f"vip_id IN {_VIPS}", whole=True)}) GROUP BY vip_id
         ) AS p ON p.vip_id = i.vip_id
         LEFT JOIN (SELECT id, toString(name) AS name, toString(home) AS home FROM vips) AS v ON v.id = i.vip_id
         ORDER BY share DESC NULLS LAST, vip LIMIT 100

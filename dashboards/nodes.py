@@ -5,6 +5,7 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders import stat, statetimeline, table, timeseries
 
 from dashboards import links
+from dashboards.counts import QUANTILES, counts
 from dashboards.panels import (
     BAD,
     CALM,
@@ -42,12 +43,10 @@ DROPPING_FROM = 0.05
 # zero, and a node that nobody looked at has no row.
 _SEEN = f"""
 SELECT node, step, sum(passed) AS passed, sum(dropped) AS dropped, max(looked) AS looked, min(beats) AS beats FROM (
-    SELECT toString(node) AS node, {step("second")} AS step, sum(points) AS passed, 0 AS dropped, 0 AS looked,
-    1 AS beats
-    FROM trace_points_1s WHERE {in_steps("second")} AND {chosen_node("node")} GROUP BY node, step
+    SELECT toString(node) AS node, step, n AS passed, 0 AS dropped, 0 AS looked, 1 AS beats
+    FROM ({counts("trace_points", ["node"], chosen_node("node"))})
     UNION ALL
-    SELECT toString(node) AS node, {step("second")} AS step, 0, sum(points), 0, 1
-    FROM drop_points_1s WHERE {in_steps("second")} AND {chosen_node("node")} GROUP BY node, step
+    SELECT toString(node) AS node, step, 0, n, 0, 1 FROM ({counts("drop_points", ["node"], chosen_node("node"))})
     UNION ALL
     SELECT toString(node) AS node, {step("ts")} AS step, 0, 0, 1, min(alive)
     FROM feeds WHERE {in_steps("ts")} AND role != 'prober' AND {chosen_node("node")} GROUP BY node, step
@@ -181,8 +180,8 @@ def drops() -> timeseries.Panel:
         lines(
             "what",
             f"""
-            SELECT concat(node, ' ', reason) AS name, {step("second")} AS step, sum(points) / {STEP} AS value
-            FROM drop_points_1s WHERE {in_steps("second")} AND {chosen_node("node")} GROUP BY name, step
+            SELECT concat(node, ' ', reason) AS name, step, sum(n) / {STEP} AS value
+            FROM ({counts("drop_points", ["node", "reason"], chosen_node("node"))}) GROUP BY name, step
             """,
             "sum(value)",
         ),
@@ -200,9 +199,8 @@ def residence() -> timeseries.Panel:
         lines(
             "node",
             f"""
-            SELECT node AS name, {step("second")} AS step,
-            quantilesTDigestMerge(0.5, 0.99)(residence_ns)[2] / 1e9 AS value
-            FROM trace_points_1s WHERE {in_steps("second")} AND {chosen_node("node")} GROUP BY name, step
+            SELECT node AS name, step, {QUANTILES}[2] / 1e9 AS value
+            FROM ({counts("trace_points", ["node"], chosen_node("node"), digest=True)}) GROUP BY name, step
             """,
             "max(value)",
         ),

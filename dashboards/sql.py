@@ -47,14 +47,14 @@ def lines(label: str, points: str, worst: str, top: int = 10, keep: str = "isFin
 def wide(columns: dict[str, str], source: str) -> str:
     """SQL for a chart with the same few lines always: a column each, NULL in steps without a row.
 
-    `columns`: name -> expression over the rows of a step; `source`: what stands from FROM to WHERE.
+    `columns`: name -> expression over the rows of a step; `source`: a query that gives rows with their `step`.
     """
     values = ", ".join(f"toNullable(toFloat64({expression})) AS {name}" for name, expression in columns.items())
     found = ", ".join(f"found.{name} AS {name}" for name in columns)
     return f"""
     SELECT toDateTime(grid.step * {STEP}, 'UTC') AS time, {found}
     FROM (SELECT arrayJoin({STEPS}) AS step) AS grid
-    LEFT JOIN (SELECT at AS step, {values} {source.strip()} GROUP BY step) AS found ON found.step = grid.step
+    LEFT JOIN (SELECT step, {values} FROM ({source.strip()}) GROUP BY step) AS found ON found.step = grid.step
     ORDER BY time
     """
 

@@ -127,7 +127,8 @@ def test_what_nodes_do(seeded: Seeded) -> None:
         (story.RETIRED - 10, 0, UNSEEN),
     ):
         assert {value for at, value in dying if last + 10 < ago(seeded, at) < first} == {state}, state
-    assert {DROPPING, PASSING, None} == set(shown["ld-b1"].values())
+    # A step of which the collector saw a moment alone, beside the hole, may have passed nothing.
+    assert {DROPPING, PASSING, None} == set(shown["ld-b1"].values()) - {QUIET}
     assert set(shown["ld-x1"].values()) == {IDLE, None}
 
 
