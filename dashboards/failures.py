@@ -25,11 +25,11 @@ def failures(
         {
             "probe": links.probe(),
             "ts": when("sent", precise=True),
-            "prober": Column(width=95),
+            "prober": Column(width=85),
             "vip": links.vip(),
             "outcome": Column(width=80, words=OUTCOMES),
             "source_port": Column(title="source port", unit="string"),
         },
         width=width,
-        nothing="every probe of this time range that is known was answered",
+        nothing="no unanswered probe is known in this time range",
     )

@@ -190,12 +190,12 @@ def hit() -> table.Panel:
             "vip": links.vip(),
             "cluster": links.cluster(title="home cluster"),
             "share": Column(title="not answered", width=110, unit="percentunit"),
-            "failed": Column(title="probes", width=80, unit="short"),
-            "refused": Column(title="of them refused", width=120, unit="short"),
-            "last_failed": when("last one"),
+            "failed": Column(title="probes", width=75, unit="short"),
+            "refused": Column(width=80, unit="short"),
+            "last_failed": when("last one", fill=True),
         },
         width=12,
-        nothing="every probe of this time range that is known was answered",
+        nothing="no unanswered probe is known in this time range",
     )
 
 

@@ -299,7 +299,7 @@ def hit() -> table.Panel:
             "vip": links.vip(),
             "cluster": links.cluster(title="home cluster"),
             "share": Column(title="not answered", width=110, unit="percentunit"),
-            "last_failed": when("last failed"),
+            "last_failed": when("last failed", fill=True),
         },
         width=12,
         nothing="no VIP is affected",

@@ -46,7 +46,7 @@ def cluster(**more: Any) -> Column:
 
 def vip(**more: Any) -> Column:
     """A column with a VIP's name."""
-    return Column(width=120, link=("this VIP on the fleet dashboard", fleet("vip", "vip")), **more)
+    return Column(width=100, link=("this VIP on the fleet dashboard", fleet("vip", "vip")), **more)
 
 
 def probe() -> Column:

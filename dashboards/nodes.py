@@ -152,13 +152,14 @@ def unusual() -> timeseries.Panel:
     """Which nodes pass much more or less than usual."""
     return series(
         "Coloured packets against the node's own median",
-        "1 is the median of this range; of the chosen nodes the 10 that went furthest from theirs, by more than chance "
-        "explains. A fall to 0 while probes go silent is a crash; a neighbour then rises.",
+        "1 is the median of what the node passed in this range; the 10 chosen nodes that went furthest, by more than "
+        "chance explains. A fall to 0 while probes go silent is a crash; a neighbour then rises.",
         lines(
             "node",
             f"""
             SELECT node AS name, step, passed / usual AS value, abs(passed - usual) / sqrt(usual) AS far FROM (
-                SELECT node, step, passed, median(passed) OVER (PARTITION BY node) AS usual FROM ({_SEEN.strip()}))
+                SELECT node, step, passed, medianIf(passed, passed > 0) OVER (PARTITION BY node) AS usual
+                FROM ({_SEEN.strip()}))
             WHERE usual > 0
             """,
             f"maxIf(far, far >= {FAR})",
@@ -226,14 +227,14 @@ def taps() -> table.Panel:
         """,
         {
             "node": links.node(),
-            "worker": Column(width=65),
-            "kind": Column(width=75),
-            "writer": Column(width=65, words={"alive": GOOD, "dead": BAD}),
-            "heartbeat_age": Column(title="heartbeat", width=90, unit="s"),
-            "waiting": Column(title="not yet in warehouse", width=90, unit="short"),
-            "lost": Column(title="lost in tap", width=90, unit="short"),
-            "not_sampled": Column(title="not sampled", width=90, unit="short"),
-            "looked": when("looked at"),
+            "worker": Column(width=80),
+            "kind": Column(width=90),
+            "writer": Column(width=90, words={"alive": GOOD, "dead": BAD}),
+            "heartbeat_age": Column(title="heartbeat", width=110, unit="s"),
+            "waiting": Column(title="not yet in warehouse", width=180, unit="short"),
+            "lost": Column(title="lost in tap", width=110, unit="short"),
+            "not_sampled": Column(title="not sampled", width=120, unit="short"),
+            "looked": when("looked at", fill=True),
         },
         nothing="the collector looked at no tap in this time range",
     )

@@ -72,9 +72,12 @@ def words(colours: Mapping[str, str], said: Mapping[str, str] = SAID) -> models.
 
 
 def matching(*patterns: tuple[str, str]) -> list[models.RegexMap]:
-    """Colours for texts: (regular expression of JavaScript, colour), the first that matches counts."""
+    """Colours for texts: (regular expression of JavaScript, colour), the first that matches counts.
+
+    In slashes, because Grafana takes a pattern without them for the whole text.
+    """
     return [
-        models.RegexMap(models.DashboardRegexMapOptions(p, models.ValueMappingResult(color=colour, index=i)))
+        models.RegexMap(models.DashboardRegexMapOptions(f"/{p}/", models.ValueMappingResult(color=colour, index=i)))
         for i, (p, colour) in enumerate(patterns)
     ]
 
@@ -243,7 +246,7 @@ class Column:
     """How a column of a table is shown.
 
     `width`: pixels, 0 for what is left; `wrap`: long text goes on in the next line; `link`: (title, URL); `words`:
-    word -> colour; `hidden`: there for links alone.
+    word -> colour, or (pattern, colour) each as in `matching`; `hidden`: there for links alone.
     """
 
     title: str = ""
@@ -252,12 +255,13 @@ class Column:
     wrap: bool = False
     hidden: bool = False
     link: tuple[str, str] | None = None
-    words: Mapping[str, str] | None = None
+    words: Mapping[str, str] | Sequence[tuple[str, str]] = ()
 
     def properties(self) -> list[models.DynamicConfigValue]:
         """As Grafana's overrides say it."""
         value = models.DynamicConfigValue
-        out = []
+        # The panel's own "no value" is for a table without rows, and would stand in empty cells too.
+        out = [value(id_val="noValue", value="-")]
         if self.title:
             out.append(value(id_val="displayName", value=self.title))
         if self.width:
@@ -265,7 +269,8 @@ class Column:
         if self.unit:
             out.append(value(id_val="unit", value=self.unit))
         if self.words:
-            out.append(value(id_val="mappings", value=[words(self.words)]))
+            known = [words(self.words)] if isinstance(self.words, Mapping) else matching(*self.words)
+            out.append(value(id_val="mappings", value=known))
             out.append(value(id_val="custom.cellOptions", value={"type": "color-text", "wrapText": self.wrap}))
         elif self.wrap:
             out.append(value(id_val="custom.cellOptions", value={"type": "auto", "wrapText": True}))
@@ -276,9 +281,10 @@ class Column:
         return out
 
 
-def when(title: str = "", precise: bool = False) -> Column:
-    """A column with a time, wide enough for it."""
-    return Column(title=title, width=195 if precise else 165, unit=MILLISECOND if precise else SECOND)
+def when(title: str = "", precise: bool = False, fill: bool = False) -> Column:
+    """A column with a time, wide enough for it; `fill`: or for what is left."""
+    width = 0 if fill else 195 if precise else 165
+    return Column(title=title, width=width, unit=MILLISECOND if precise else SECOND)
 
 
 def rows(
@@ -298,7 +304,9 @@ def rows(
         .datasource(REF)
         .with_target(Query(sql, table=True))
         .no_value(nothing)
-        .min_width(60)
+        # What a word is not known for is grey, not the green that Grafana begins with.
+        .thresholds(thresholds())
+        .min_width(90)
         .cell_height(common_models.TableCellHeight.SM)
         .height(height)
         .span(width)

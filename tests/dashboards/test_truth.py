@@ -341,7 +341,9 @@ def test_what_matters_is_not_cut_off(seeded: Seeded, table: dict[str, Any]) -> N
         longest = max((len(str(v)) for v in frame.column(name)), default=0)
         if "String" in type_ and longest > 30:
             assert rule["custom.cellOptions"]["wrapText"] is True, name
-        fixed += rule.get("custom.width", 60)
+        fixed += rule.get("custom.width", 90)
+        if any(value in (None, "") for value in frame.column(name)):
+            assert rule["noValue"] == "-", f"the panel's words for no rows would stand in an empty cell of {name}"
         if name == "probe":
             assert type_ == "String"
             assert rule["unit"] == "string"
