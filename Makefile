@@ -39,6 +39,7 @@ bench: ## measure the packet path: out/bench/dataplane.json and a plot of each t
 
 bench-boards: ## measure each panel's SQL on 1,000 VIPs x 1 h: out/bench/dashboards.json
 	$(PY) -m benchmarks.boards
+
 pictures: ## draw the dashboards with Grafana's own panels into docs/pictures
 	@tools/setup.sh --seen
 	@$(PY) -m tests.dashboards.seen.pictures
