@@ -5,7 +5,7 @@ CARGO := nice -n 2 cargo
 DATAPLANE := gateway/dataplane/Cargo.toml
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help setup demo test pictures lint bench bench-boards chaos fuzz miri pins clean
+.PHONY: help setup demo test pictures lint bench bench-boards chaos mutants fuzz miri pins clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ pictures: ## draw the dashboards with Grafana's own panels into docs/pictures
 
 chaos: setup ## 200 kill -9 at random instants, every record accounted for: out/chaos/report.json (CHAOS_KILLS, CHAOS_SEED)
 	@$(PY) -m benchmarks.chaos --kills $(or $(CHAOS_KILLS),200) --seed $(or $(CHAOS_SEED),1)
+
+mutants: setup ## 180 small faults put into the code, which the tests must notice: out/mutants/report.json (MUTANTS, MUTANTS_SEED)
+	@nice $(PY) -m tools.mutants --count $(or $(MUTANTS),180) --seed $(or $(MUTANTS_SEED),1)
 
 fuzz: setup ## fuzz every parser and pipeline (SECONDS each: FUZZ_SECONDS, default 30)
 	@tools/fuzz.sh
