@@ -5,7 +5,7 @@ CARGO := nice -n 2 cargo
 DATAPLANE := gateway/dataplane/Cargo.toml
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help setup demo test pictures lint bench bench-boards chaos mutants fuzz miri pins clean
+.PHONY: help setup demo test pictures lint bench bench-boards bench-services chaos mutants fuzz miri pins clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ lint: ## style, types, import directions, generated files
 bench: ## measure the packet path: out/bench/dataplane.json and a plot of each table (QUICK=1: in a minute)
 	@tools/setup.sh --bench
 	$(PY) -m benchmarks.dataplane $(if $(QUICK),--quick,)
+
+bench-services: setup ## what each process of a region costs, idle and under traffic: out/bench/services.json (QUICK=1: in a minute)
+	$(PY) -m benchmarks.services $(if $(QUICK),--settle 10 --seconds 10,)
 
 bench-boards: ## measure each panel's SQL on 1,000 VIPs x 1 h: out/bench/dashboards.json
 	$(PY) -m benchmarks.boards
