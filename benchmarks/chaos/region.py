@@ -90,7 +90,7 @@ class Region:
     def actions(self) -> list[Action]:
         """What the analyzer asked control for, refused or not."""
         out = []
-        for m in _get(f"{self._lab.addresses['control']}/v1/migrations"):
+        for m in _all(f"{self._lab.addresses['control']}/v1/migrations"):
             if m["requested_by"] == "analyzer":
                 why = self._explained(m["cluster"], int(m["requested_ns"]))
                 out.append(Action(m["id"], m["cluster"], m["kind"], m["state"], int(m["requested_ns"]), why))
@@ -99,7 +99,7 @@ class Region:
     def incidents(self) -> set[str]:
         """Ids of the incidents that the analyzer tells of now; none while it does not answer."""
         try:
-            return {str(i["id"]) for i in _get(f"{self._lab.addresses['analyzer']}/v1/incidents")}
+            return {str(i["id"]) for i in _all(f"{self._lab.addresses['analyzer']}/v1/incidents")}
         except (httpx.HTTPError, ValueError):
             return set()
 
@@ -150,8 +150,16 @@ def _answers(url: str, uds: str | None = None) -> bool:
         return False
 
 
-def _get(url: str) -> Any:
+def _all(url: str) -> list[Any]:
+    """Every item of a list that comes in pages. httpx.HTTPError."""
+    out: list[Any] = []
+    before: dict[str, Any] = {}
     with httpx.Client(timeout=10, trust_env=False) as asked:
-        answer = asked.get(url)
-        answer.raise_for_status()
-        return answer.json()
+        while True:
+            answer = asked.get(url, params={"limit": 100} | before)
+            answer.raise_for_status()
+            page = answer.json()
+            out += page["items"]
+            if page["next"] is None:
+                return out
+            before = {"before": page["next"]}
