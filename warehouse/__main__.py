@@ -15,10 +15,11 @@ from contract.documents import DocumentError, Problem
 from service import listen, logs
 from service.settings import load, read_text, refuse
 from warehouse import migrate
-from warehouse.engine import Engine, EngineError
+from warehouse.engine import THREADS, Engine, EngineError
 from warehouse.revisions import Variant
 from warehouse.rollups import Roller
-from warehouse.server import Account, Server
+from warehouse.scrub import Scrub
+from warehouse.server import Account, Server, judge_of
 from warehouse.settings import MIN_PASSWORD, Settings, User
 
 log = structlog.get_logger()
@@ -68,7 +69,13 @@ def main(arguments: list[str]) -> int:
     try:
         done = migrate.migrate(engine, Variant(database=settings.database, retention=settings.retention))
         log.info("warehouse.ready", revisions=done, port=settings.listen.port)
-        app = Server(engine, accounts, settings.max_body_bytes).app
+        caps = {
+            "max_execution_time": settings.reader_seconds,
+            "max_memory_usage": settings.reader_bytes,
+            "max_threads": THREADS,
+        }
+        judge = judge_of(engine, settings.database, settings.max_body_bytes, settings.max_statement_chars, caps)
+        app = Server(engine, accounts, settings.max_body_bytes, judge, Scrub([settings.state_dir])).app
         serving = listen.server(app, settings.listen)
         end = serving.handle_exit
 

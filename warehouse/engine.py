@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import re
+import shutil
 import tempfile
 import threading
 import time
@@ -20,13 +21,14 @@ from typing import Any
 
 import chdb
 
+from warehouse import grants, syntax
 from warehouse.outfile import into
 
 # chDB's default database is an overlay over the file system: a table name there is a path. An empty one takes its place
 # (a handle can only be opened while there is one of this name).
 _OVERLAY = "default"
 # The machine belongs to the gateways: few threads, and small pools for merges.
-_THREADS = 2
+THREADS = 2
 _OPTIONS = "background_pool_size=2&background_schedule_pool_size=2&background_common_pool_size=1"
 _SETTING = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 # The setting that carries a statement's mark: a text of no effect while there are no workloads, and nobody's to choose.
@@ -92,23 +94,32 @@ class Engine:
         self._path = str(path.resolve())
         try:
             # Kept for the work of the house: it is free whatever all others do.
-            self._first = _connect(f"{self._path}?{_OPTIONS}")
+            config = grants.write(self._temporary, database)
+            self._first = _connect(f"{self._path}?{_OPTIONS}&config-file={config}")
         except RuntimeError as error:
-            self._temporary.rmdir()
+            shutil.rmtree(self._temporary)
             raise EngineError(str(error)) from None
         self._first_lock = threading.Lock()
         self._own(f"DROP DATABASE IF EXISTS {_OVERLAY}")
         self._own(f"CREATE DATABASE {_OVERLAY} ENGINE = Memory")
         self._own(f"CREATE DATABASE IF NOT EXISTS {database} ENGINE = Atomic")
-        common = {"database": database, "max_threads": str(_THREADS), "async_insert": "0", "insert_deduplicate": "1"}
+        common = {"database": database, "max_threads": str(THREADS), "async_insert": "0", "insert_deduplicate": "1"}
         reading = {
             "max_execution_time": str(reader_seconds),
             "max_memory_usage": str(reader_bytes),
             # No writes, and this setting itself cannot be changed back. The guard sees to the other settings.
             "readonly": "2",
         }
-        self._base = {"writer": common, "reader": common | reading}
-        self._idle_inserters: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        # By the role that a handle takes; see grants.py.
+        self._base = {
+            grants.OWNER: common,
+            "writer": common,
+            "inserter": common,
+            "reader": common | reading,
+            "parser": {"database": database, "max_threads": "1"},
+        }
+        # Handles that are used again, while they have seen no error.
+        self._idle: dict[str, queue.SimpleQueue[Any]] = {kind: queue.SimpleQueue() for kind in ("inserter", "parser")}
         self._open = 0
         self._open_changed = threading.Condition()
 
@@ -119,13 +130,12 @@ class Engine:
             while self._open and time.monotonic() < deadline:
                 self._own(f"KILL QUERY WHERE {_MARK_OF} != 'default' ASYNC")
                 self._open_changed.wait(0.1)
-        with suppress(queue.Empty):
-            while True:
-                self._idle_inserters.get_nowait().close()
+        for idle in self._idle.values():
+            with suppress(queue.Empty):
+                while True:
+                    idle.get_nowait().close()
         self._first.close()
-        for left in self._temporary.glob("*"):
-            left.unlink()
-        self._temporary.rmdir()
+        shutil.rmtree(self._temporary)
 
     def end_reads(self) -> None:
         """End every SELECT that runs now; whoever asked gets ClickHouse's QUERY_WAS_CANCELLED."""
@@ -138,12 +148,14 @@ class Engine:
     # what warehouse.migrate needs
 
     def command(self, statement: str) -> None:
-        """Execute a statement as the writer."""
-        self.execute(statement, "TabSeparated")
+        """Execute a statement of the house."""
+        with self._handle(grants.OWNER, {}, "") as handle:
+            _run(handle, statement)
 
     def rows(self, query: str) -> list[Sequence[Any]]:
         """The rows of a query, every value as text."""
-        text = self.execute(query, "TabSeparated").data.decode()
+        with self._handle(grants.OWNER, {}, "") as handle:
+            text = _run(handle, query).data.decode()
         return [line.split("\t") for line in text.splitlines()]
 
     # what the server needs
@@ -184,6 +196,14 @@ class Engine:
         """
         return self.execute(into(statement, output, sink), output, settings, parameters, reader=reader, mark=mark)
 
+    def parsed(self, statement: str, parameters: Mapping[str, str] | None = None) -> str:
+        """The tree of a statement, as EXPLAIN AST prints it. EngineError, with the statement's own positions."""
+        with self._kept("parser") as handle:
+            try:
+                return _run(handle, f"{syntax.EXPLAIN}{statement}", "TabSeparated", parameters).data.decode()
+            except EngineError as error:
+                raise EngineError(syntax.of_the_statement(error.message)) from None
+
     def insert(self, target: str, form: str, body: bytes, settings: Mapping[str, str] | None = None) -> Answer:
         """`INSERT INTO target FORMAT form` with `body` as its data. EngineError."""
         clause = f" SETTINGS {settings_list(settings)}" if settings else ""
@@ -191,7 +211,7 @@ class Engine:
             file.write(body)
             file.flush()
             statement = f"INSERT INTO {target} FROM INFILE {quoted(file.name)}{clause} FORMAT {form}"
-            with self._inserter() as handle:
+            with self._kept("inserter") as handle:
                 return _run(handle, statement)
 
     def _own(self, statement: str) -> None:
@@ -200,7 +220,13 @@ class Engine:
 
     def _opened(self, kind: str, mark: str) -> Any:
         settings = self._base[kind] | ({_MARK: mark} if mark else {})
-        return _connect(f"{self._path}?{'&'.join(f'{name}={value}' for name, value in settings.items())}")
+        handle = _connect(f"{self._path}?{'&'.join(f'{name}={value}' for name, value in settings.items())}")
+        try:
+            _run(handle, f"SET ROLE {kind}")
+        except BaseException:
+            handle.close()
+            raise
+        return handle
 
     def _count(self, change: int) -> None:
         with self._open_changed:
@@ -224,19 +250,20 @@ class Engine:
             self._count(-1)
 
     @contextmanager
-    def _inserter(self) -> Iterator[Any]:
+    def _kept(self, kind: str) -> Iterator[Any]:
+        """A handle that is kept for the next, unless it sees an error."""
         self._count(1)
         try:
             try:
-                handle = self._idle_inserters.get_nowait()
+                handle = self._idle[kind].get_nowait()
             except queue.Empty:
-                handle = self._opened("writer", "")
+                handle = self._opened(kind, "")
             try:
                 yield handle
             except BaseException:
                 handle.close()
                 raise
-            self._idle_inserters.put(handle)
+            self._idle[kind].put(handle)
         finally:
             self._count(-1)
 

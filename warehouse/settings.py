@@ -45,6 +45,8 @@ class Settings(Strict):
     reader: User
     retention: Retention = Retention()
     max_body_bytes: Annotated[int, Field(ge=1 << 16)] = 256 << 20
+    # As ClickHouse's max_query_size. The rows of an INSERT do not count.
+    max_statement_chars: Annotated[int, Field(ge=1 << 10, le=1 << 24)] = 1 << 18
     # Above this a dashboard's query is ended, so that none can hold the machine.
     reader_seconds: Annotated[float, Field(gt=0, le=3600)] = 20.0
     reader_bytes: Annotated[int, Field(ge=1 << 26)] = 1 << 30

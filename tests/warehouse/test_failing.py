@@ -11,6 +11,7 @@ import pytest
 from clickhouse_connect.driver.exceptions import Error
 
 from tests.warehouse.conftest import PASSWORDS
+from warehouse import encoding
 
 FAILING = {
     "throwIf": ("SELECT throwIf(number = 3000000), number, 'X' FROM numbers(5000000)", {}),
@@ -22,7 +23,7 @@ FAILING = {
 
 def told(warehouse: Any, query: str, **params: str) -> tuple[int, bytes, bool]:
     """(status, body, whether the body came to its end) of a writer's statement."""
-    headers = {"X-ClickHouse-User": "writer", "X-ClickHouse-Key": PASSWORDS["writer"]}
+    headers = {"X-ClickHouse-User": "writer", "X-ClickHouse-Key": PASSWORDS["writer"], "Accept-Encoding": "identity"}
     body, whole = b"", False
     with httpx.stream(
         "POST", warehouse.url + "/", params=params, content=query, headers=headers, timeout=60, trust_env=False
@@ -68,3 +69,33 @@ def test_clickhouse_connect_raises(warehouse: Any, compress: bool) -> None:
             ask(FAILING["throwIf"][0])
     assert client.query("SELECT 1").result_rows == [(1,)]
     client.close()
+
+
+def cut_short(warehouse: Any, headers: dict[str, str], params: dict[str, str]) -> tuple[str, bytes]:
+    """(Content-Encoding, body) of an answer whose body does not come to its end."""
+    headers = {"X-ClickHouse-User": "reader", "X-ClickHouse-Key": PASSWORDS["reader"]} | headers
+    query = "SELECT throwIf(number = 3000000), number, 'X' FROM numbers(5000000)"
+    body = b""
+    with httpx.stream(
+        "POST", warehouse.url + "/", params=params, content=query, headers=headers, timeout=60, trust_env=False
+    ) as answer:
+        try:
+            for chunk in answer.iter_raw():
+                body += chunk
+        except httpx.RemoteProtocolError:
+            return answer.headers.get("Content-Encoding", ""), body
+    raise AssertionError("the body came to its end")
+
+
+@pytest.mark.parametrize("packing", ["gzip", "lz4", "zstd"])
+@pytest.mark.parametrize("blocks", [False, True])
+def test_a_packed_answer_tells_it_too(warehouse: Any, packing: str, blocks: bool) -> None:
+    params = {"compress": "1"} if blocks else {}
+    found, body = cut_short(warehouse, {"Accept-Encoding": packing}, params)
+    assert found == packing
+    first = encoding.unpackers(packing, False, 1 << 28)
+    last = encoding.unpackers("", True, 1 << 28) if blocks else []
+    text = b"".join(encoding.unpack([body], first + last))
+    assert text.startswith(b"0\t0\tX\n")
+    assert b"Code: 395" in text[-1000:]
+    assert text.rstrip().endswith(b"__exception__")
