@@ -5,7 +5,7 @@ CARGO := nice -n 2 cargo
 DATAPLANE := gateway/dataplane/Cargo.toml
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help setup demo test pictures lint bench bench-boards fuzz miri pins clean
+.PHONY: help setup demo test pictures lint bench bench-boards bench-services chaos mutants fuzz miri pins clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,11 +37,21 @@ bench: ## measure the packet path: out/bench/dataplane.json and a plot of each t
 	@tools/setup.sh --bench
 	$(PY) -m benchmarks.dataplane $(if $(QUICK),--quick,)
 
+bench-services: setup ## what each process of a region costs, idle and under traffic: out/bench/services.json (QUICK=1: in a minute)
+	$(PY) -m benchmarks.services $(if $(QUICK),--settle 10 --seconds 10,)
+
 bench-boards: ## measure each panel's SQL on 1,000 VIPs x 1 h: out/bench/dashboards.json
 	$(PY) -m benchmarks.boards
+
 pictures: ## draw the dashboards with Grafana's own panels into docs/pictures
 	@tools/setup.sh --seen
 	@$(PY) -m tests.dashboards.seen.pictures
+
+chaos: setup ## 200 kill -9 at random instants, every record accounted for: out/chaos/report.json (CHAOS_KILLS, CHAOS_SEED)
+	@$(PY) -m benchmarks.chaos --kills $(or $(CHAOS_KILLS),200) --seed $(or $(CHAOS_SEED),1)
+
+mutants: setup ## 180 small faults put into the code, which the tests must notice: out/mutants/report.json (MUTANTS, MUTANTS_SEED)
+	@nice $(PY) -m tools.mutants --count $(or $(MUTANTS),180) --seed $(or $(MUTANTS_SEED),1)
 
 fuzz: setup ## fuzz every parser and pipeline (SECONDS each: FUZZ_SECONDS, default 30)
 	@tools/fuzz.sh

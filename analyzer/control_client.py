@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
 from analyzer.region import ControlView, NodeView, Placed
 from analyzer.remedy import Answer, PostMigration, Request
 
+# Of migrations that changed no later than so long ago, control is asked again only by name.
+MEMORY_US = 24 * 3600 * 1_000_000
+PAGE, MOST_PAGES = 1000, 20
 MOVING = ("planned", "configuring", "announcing")
 
 
@@ -24,27 +29,39 @@ class ControlClient:
         self._token_file = token_file
         self._http = httpx.AsyncClient(base_url=url, timeout=timeout_s, trust_env=False, transport=transport)
         self.error = ""
+        # The migrations that control has told of, and the change up to which it has; see gateway/api.
+        self._known: dict[str, dict[str, Any]] = {}
+        self._since: int | None = None
+        self._store = ""
 
     async def aclose(self) -> None:
         """Close connections."""
         await self._http.aclose()
 
     def _headers(self) -> dict[str, str]:
+        """OSError or ValueError when the token's file is not what it should be."""
         if self._token_file is None:
             return {}
-        return {"authorization": f"Bearer {self._token_file.read_text().strip()}"}
+        token = self._token_file.read_text().strip()
+        if not token.isascii() or not token.isprintable():
+            raise ValueError(f"{self._token_file}: expected a token of printable ASCII characters")
+        return {"authorization": f"Bearer {token}"}
 
-    async def _get(self, path: str) -> Any:
-        answer = await self._http.get(path, headers=self._headers())
-        answer.raise_for_status()
+    async def _get(self, path: str, **parameters: Any) -> Any:
+        answer = await self._http.get(path, params=parameters or None, headers=self._headers())
+        if not answer.is_success:
+            raise ValueError(f"{path}: HTTP {answer.status_code}: {answer.text[:400]}")
         return answer.json()
 
-    async def view(self) -> ControlView | None:
-        """Control's view now; None when it does not answer (then `error` says why)."""
+    async def view(self, watched: Collection[str] = ()) -> ControlView | None:
+        """Control's view now; None when it does not answer (then `error` says why).
+
+        Its migrations are those that are under way or have changed within a day, and `watched` ones whatever their age.
+        """
         try:
             nodes = await self._get("/v1/nodes")
             placement = await self._get("/v1/placement")
-            migrations = await self._get("/v1/migrations")
+            migrations = await self._migrations(watched)
             rails = await self._get("/v1/rails")
             found = parse(time.time_ns(), nodes, placement, migrations, rails)
         except (httpx.HTTPError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -53,11 +70,38 @@ class ControlClient:
         self.error = ""
         return found
 
+    async def _migrations(self, watched: Collection[str]) -> list[dict[str, Any]]:
+        """What is known of migrations, with what has changed since control was asked last."""
+        for _ in range(MOST_PAGES):
+            if self._since is None:
+                page = await self._get("/v1/migrations", active=True)
+                self._known = {str(m["id"]): m for m in page["items"]}
+                self._store, self._since = str(page["store"]), time.time_ns() // 1000 - MEMORY_US
+            page = await self._get("/v1/migrations", since=self._since, limit=PAGE)
+            if page["store"] != self._store:  # another store numbers anew
+                self._since = None
+                continue
+            self._known |= {str(m["id"]): m for m in page["items"]}
+            self._since = int(page["next"])
+            if len(page["items"]) < PAGE:
+                break
+        for identity in set(watched) - self._known.keys():
+            answer = await self._http.get(f"/v1/migrations/{quote(identity, safe='')}", headers=self._headers())
+            if answer.status_code != 404:
+                answer.raise_for_status()
+                self._known[identity] = answer.json()
+        old = time.time_ns() - 1000 * MEMORY_US
+        self._known = {
+            k: m for k, m in self._known.items()
+            if k in watched or not m.get("finished_ns") or int(m["finished_ns"]) > old
+        }  # fmt: skip
+        return list(self._known.values())
+
     async def fleet(self) -> str | None:
         """The fleet document that control works by, as JSON text; None when it has none or does not answer."""
         try:
             answer = await self._http.get("/v1/fleet", headers=self._headers())
-        except (httpx.HTTPError, OSError):
+        except (httpx.HTTPError, OSError, ValueError):
             return None
         return answer.text if answer.status_code == 200 else None
 
@@ -69,7 +113,7 @@ class ControlClient:
             path = f"/v1/migrations/{request.migration_id}/verdict"
         try:
             answer = await self._http.post(path, json=request.body(), headers=self._headers())
-        except (httpx.HTTPError, OSError) as error:
+        except (httpx.HTTPError, OSError, ValueError) as error:
             return Answer(request, 0, {}, f"{type(error).__name__}: {error}")
         try:
             document = answer.json()

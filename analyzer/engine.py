@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import structlog
 
 from analyzer import journey, localize, remedy
 from analyzer.alerting import alert
@@ -17,15 +20,20 @@ from analyzer.detect import Detector
 from analyzer.feeds import Feeds
 from analyzer.findings import Finding
 from analyzer.incident import Book, Incident
+from analyzer.keep import Keep
 from analyzer.ledger import Ledger
 from analyzer.region import SECOND, ControlView, Region, Situation
 from analyzer.rows import Rows
 from analyzer.store import Store
+from contract.documents import DocumentError, stored
+
+log = structlog.get_logger()
 
 EVIDENCE_NS = 20 * SECOND
 MAX_SAMPLES = 5
 # After an outage of the feeds the picture must have been whole for this long before anything is done.
 THAW_NS = 10 * SECOND
+PRUNE_NS = 3600 * SECOND
 ALERT_MEMORY_NS = 24 * 3600 * SECOND
 # A fresh start looks back this far to learn what is healthy; a restart as far as the last look, but no further than
 # LONGEST_BACK_NS.
@@ -48,7 +56,13 @@ class Engine:
     """All parts in their order. One call of `look` a second; `take_answer` whenever control has answered."""
 
     def __init__(
-        self, region: Region, store: Store, now_ns: int, receivers: Sequence[Receiver] = (), url: str = ""
+        self,
+        region: Region,
+        store: Store,
+        now_ns: int,
+        receivers: Sequence[Receiver] = (),
+        url: str = "",
+        keep: Keep | None = None,
     ) -> None:
         self.region = region
         self.store = store
@@ -57,10 +71,7 @@ class Engine:
         self.view = ControlView()
         self.feeds = Feeds()
         self.ledger = Ledger(region, self.feeds)
-        kept = store.get("ledger")
-        if kept is not None:
-            counted = [(p, b, f, list(a)) for p, b, f, a in kept["counted"]]
-            self.ledger.load_counted(counted, kept["totals"])
+        last = self._load_ledger(now_ns)
         # A first start learns from the past, but answers only for probes sent while it could see control as well.
         self.ledger.since_ns = int(store.get("since_ns", 0))
         if not self.ledger.since_ns:
@@ -68,20 +79,58 @@ class Engine:
             store.put("since_ns", now_ns)
             store.commit()
         # From which record time on the warehouse must be read at first.
-        last = int(kept["at_ns"]) if kept is not None else now_ns
         self.read_from_ns = max(now_ns - LONGEST_BACK_NS, min(now_ns - BACK_NS, last - 30 * SECOND))
         self.detector = Detector(now_ns)
-        self.book = Book(store)
+        self.book = Book(store, now_ns)
         self.remedy = remedy.Remedy(self.book, store)
         self.notifier = Notifier(receivers, store, url)
         self.outbox = Outbox(store)
-        self.silences: dict[str, Silence] = {s["id"]: Silence(**s) for s in store.silences()}
+        self.silences = self._load_silences()
+        self._keep_of_past = keep or Keep()
+        self._next_prune = 0
         self.findings: list[Finding] = []
         self.frozen = ""
         self.lag_s = 0.0
         self._url = url
         self._unreadable_since: int | None = None
         self._outage_ns = 0
+
+    def _load_ledger(self, now_ns: int) -> int:
+        """Take up the totals of the life before; when it looked last [ns], now when there is nothing to take up."""
+        kept = self.store.get("ledger", {})
+        if not kept:
+            return now_ns
+        try:
+            counted = [(p, b, f, list(a)) for p, b, f, a in kept["counted"]]
+            last = int(kept["at_ns"])
+            self.ledger.load_counted(counted, {str(k): int(v) for k, v in kept["totals"].items()})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self.store.set_aside("kept", "ledger", repr(error))
+            return now_ns
+        return last
+
+    def _load_silences(self) -> dict[str, Silence]:
+        found = {}
+        for document in self.store.silences():
+            try:
+                silence, unknown = stored(json.dumps(document), Silence, "a silence of the store")
+            except DocumentError as error:
+                self.store.set_aside("silences", str(document.get("id")), str(error))
+                continue
+            if unknown:
+                log.warning("fields of a stored silence are not known here", id=silence.id, fields=unknown[:20])
+            found[silence.id] = silence
+        return found
+
+    def _prune(self, now_ns: int) -> None:
+        """Once an hour let go of what is beyond the bounds, in memory and on disk."""
+        if self._next_prune - PRUNE_NS <= now_ns < self._next_prune:
+            return
+        self._next_prune = now_ns + PRUNE_NS
+        self.book.forget(now_ns)
+        self.store.prune(self._keep_of_past, self.book.incidents, now_ns)
+        left = {s["id"] for s in self.store.silences()}
+        self.silences = {k: s for k, s in self.silences.items() if k in left}
 
     def exchange_region(self, region: Region) -> None:
         """Go on with a changed fleet document."""
@@ -137,6 +186,7 @@ class Engine:
                 now_ns, situation, lambda i: remedy.clean(i, context)
             )
         out.notifications = self._notify(now_ns)
+        self._prune(now_ns)
         self.store.commit()
         return out
 
@@ -187,6 +237,11 @@ class Engine:
             if i.is_open or now_ns - i.closed_ns < ALERT_MEMORY_NS
         ]
         return self.notifier.step(alerts, list(self.silences.values()), now_ns)
+
+    def watched(self) -> set[str]:
+        """The migrations that open incidents wait for."""
+        found = (i.remedy.get("migration_id") for i in self.book.open_ones() if i.remedy.get("status") == "posted")
+        return {str(x) for x in found if x}
 
     def take_answer(self, answer: remedy.Answer, now_ns: int) -> None:
         """Control has answered a request, or could not be reached."""

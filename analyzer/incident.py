@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+import structlog
+from pydantic import TypeAdapter
 
 from analyzer import standing
 from analyzer.collapse import NodeReport
@@ -18,7 +21,12 @@ from analyzer.region import SECOND, Situation
 from analyzer.store import Store
 from contract.incidents import CLOSED, MITIGATED, OPEN, STATES
 
+log = structlog.get_logger()
+
 REOPEN_NS = 600 * SECOND
+# In memory are the incidents of a day, and at most so many that are over.
+MEMORY_NS = 24 * 3600 * SECOND
+MOST_CLOSED = 2_000
 # Families that close only when the finding itself has not been seen for two periods.
 NEEDS_ABSENCE = {
     "jitter", "feed_lost", "collector_outage", "real_server_dead", "prober_lost", "vip_missing", "attack",
@@ -83,6 +91,8 @@ class Incident:
     samples: list[dict[str, Any]] = field(default_factory=list)
     remedy: dict[str, Any] = field(default_factory=dict)
     boots: dict[str, str] = field(default_factory=dict)
+    # What a later analyzer has written of it, kept for it.
+    other: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.worst = self.worst or self.severity
@@ -93,7 +103,29 @@ class Incident:
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON document."""
-        return asdict(self)
+        document = asdict(self)
+        other: dict[str, Any] = document.pop("other")
+        return other | document
+
+
+_FIELDS = {f.name for f in fields(Incident)} - {"other"}
+_CHECKED: TypeAdapter[Incident] = TypeAdapter(Incident)
+
+
+def of_document(document: Mapping[str, Any]) -> Incident:
+    """An incident as it was stored, by an earlier or later analyzer; ValueError when it cannot be one.
+
+    Fields that are not known here are kept. A state that is not known here counts as open: it may not be over.
+    """
+    known = {k: v for k, v in document.items() if k in _FIELDS}
+    other = {k: v for k, v in document.items() if k not in _FIELDS}
+    incident = _CHECKED.validate_python(known | {"other": other})
+    if other:
+        log.warning("fields of a stored incident are not known here", id=incident.id, fields=sorted(other)[:20])
+    if incident.state not in STATES:
+        log.warning("the state of a stored incident is not known here", id=incident.id, state=incident.state)
+        incident.state = OPEN
+    return incident
 
 
 def fingerprint(family: str, subject: str) -> str:
@@ -107,17 +139,32 @@ Evidence = Callable[[Finding], tuple[dict[str, Any], list[dict[str, Any]]]]
 class Book:
     """Every incident, in memory and in the store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, now_ns: int) -> None:
         self._store = store
         self.incidents: dict[str, Incident] = {}
         self._latest: dict[str, Incident] = {}
         self._said: dict[str, str] = {}
-        for document in store.incidents():
-            incident = Incident(**document)
+        for document in store.hot_incidents(now_ns - MEMORY_NS, MOST_CLOSED):
+            try:
+                incident = of_document(document)
+            except ValueError as error:
+                store.set_aside("incidents", str(document.get("id")), str(error))
+                continue
             # What an older analyzer closed over a dead node is opened again when it is seen again.
             incident.cleared = incident.cleared or not incident.is_open
             self.incidents[incident.id] = incident
             self._latest[incident.fingerprint] = incident
+
+    def forget(self, now_ns: int) -> None:
+        """Let go of what closed long ago; the store has it."""
+        closed = sorted((i for i in self.incidents.values() if not i.is_open), key=lambda i: -i.closed_ns)
+        for number, incident in enumerate(closed):
+            if now_ns - incident.closed_ns > MEMORY_NS or (
+                number >= MOST_CLOSED and now_ns - incident.closed_ns > REOPEN_NS
+            ):
+                del self.incidents[incident.id]
+                if self._latest.get(incident.fingerprint) is incident:
+                    del self._latest[incident.fingerprint]
 
     def down(self) -> set[str]:
         """Nodes that incidents have found to be down, and that are not back."""
@@ -343,7 +390,7 @@ def _lately(incident: Incident, situation: Situation, now_ns: int) -> bool:
 
 
 def _worst(finding: Finding) -> str:
-    return "warning" if finding.evidence.get("idle") else SEVERITY[finding.family]
+    return "warning" if finding.evidence.get("idle") else SEVERITY.get(finding.family, "warning")
 
 
 def _breaks_again(incident: Incident, finding: Finding) -> bool:

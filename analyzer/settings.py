@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, HttpUrl, model_validator
 
 from analyzer.alerting.receivers import Receiver
+from analyzer.keep import Keep
 from contract.documents import Strict
 from service.listen import Listen
 from warehouse.settings import WarehouseSettings
@@ -43,6 +44,7 @@ class Settings(Strict):
     warehouse: WarehouseSettings
     receivers: list[Receiver] = Field(default_factory=list)
     intervals: Intervals = Intervals()
+    keep: Keep = Keep()
     log_level: str = "INFO"
 
     @model_validator(mode="after")

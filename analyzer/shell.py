@@ -43,7 +43,7 @@ class Shell:
         region = Region(fleet, self._number_of(fleet))
         listen = settings.listen
         url = settings.external_url or f"http://{listen.host}:{listen.port}"
-        self.engine = Engine(region, self.store, time.time_ns(), settings.receivers, url)
+        self.engine = Engine(region, self.store, time.time_ns(), settings.receivers, url, settings.keep)
         self.stop = asyncio.Event()
         self.errors: dict[str, str] = {"the store": damaged}
         self.last_look_s = 0.0
@@ -111,7 +111,7 @@ class Shell:
     async def _watch(self) -> None:
         while True:
             began = time.monotonic()
-            rows, view = await asyncio.gather(self._read(), self._control.view())
+            rows, view = await asyncio.gather(self._read(), self._control.view(self.engine.watched()))
             self._note("control", self._control.error)
             look = self.engine.look(time.time_ns(), rows, view)
             self._note("writing the store", self.store.problem)

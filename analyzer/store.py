@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from analyzer.keep import Keep
 from analyzer.store_schema import KIND
 from service.sqlite import Connect, Damaged, Database, set_aside
 from service.write_behind import WriteBehind
@@ -18,6 +19,7 @@ from service.write_behind import WriteBehind
 log = structlog.get_logger()
 
 KEEP_UNREADABLE = 1000
+DAY_NS = 24 * 3600 * 1_000_000_000
 
 
 class Store:
@@ -124,7 +126,7 @@ class Store:
     ) -> None:
         """Insert or replace one incident."""
         closed_ns = int(document.get("closed_ns") or 0)
-        held = int(state != "closed" or not document.get("cleared", True))
+        held = int(state != "closed")
         self._db.write(
             "INSERT OR REPLACE INTO incidents (id, fingerprint, state, opened_ns, revision, document, closed_ns, held) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -135,6 +137,32 @@ class Store:
     def incidents(self) -> list[dict[str, Any]]:
         """Every incident document, oldest first."""
         rows = self._db.read("SELECT id, document FROM incidents ORDER BY opened_ns, id")
+        return [d for _, d in self._documents("incidents", rows)]
+
+    def hot_incidents(self, closed_after_ns: int, most: int) -> list[dict[str, Any]]:
+        """What memory must hold, oldest first: what is not over, and the latest `most` of what closed after a time."""
+        rows = self._db.read(
+            "SELECT id, document FROM incidents WHERE state != 'closed' OR id IN (SELECT id FROM incidents "
+            "WHERE state = 'closed' AND closed_ns > ? ORDER BY closed_ns DESC LIMIT ?) ORDER BY opened_ns, id",
+            closed_after_ns, most,
+        )  # fmt: skip
+        return [d for _, d in self._documents("incidents", rows)]
+
+    def incident(self, identity: str) -> dict[str, Any] | None:
+        """One incident document."""
+        found = self._documents("incidents", self._db.read("SELECT id, document FROM incidents WHERE id = ?", identity))
+        return found[0][1] if found else None
+
+    def incident_page(
+        self, limit: int, before: tuple[int, str] | None = None, states: Collection[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Incident documents, newest first. `before`: opened_ns and id of the last one of the page before."""
+        opened_ns, identity = before or (2**63 - 1, "\U0010ffff")
+        rows = self._db.read(
+            "SELECT id, document FROM incidents WHERE (opened_ns, id) < (?, ?) "
+            "AND (?3 IS NULL OR state IN (SELECT value FROM json_each(?3))) ORDER BY opened_ns DESC, id DESC LIMIT ?4",
+            opened_ns, identity, None if states is None else json.dumps(sorted(states)), limit,
+        )  # fmt: skip
         return [d for _, d in self._documents("incidents", rows)]
 
     def incidents_after(self, revision: int, limit: int = 500) -> list[tuple[int, dict[str, Any]]]:
@@ -150,12 +178,14 @@ class Store:
             "INSERT INTO events (incident_id, ts_ns, kind, text) VALUES (?, ?, ?, ?)", incident_id, ts_ns, kind, text
         )
 
-    def events(self, incident_id: str) -> list[dict[str, Any]]:
-        """The timeline of an incident, oldest first."""
+    def events(self, incident_id: str, limit: int = 10_000, before: int | None = None) -> list[dict[str, Any]]:
+        """The timeline of an incident, oldest first: its last `limit` events, of those before a number."""
         rows = self._db.read(
-            "SELECT number, ts_ns, kind, text FROM events WHERE incident_id = ? ORDER BY number", incident_id
-        )
-        return [dict(r) for r in rows]
+            "SELECT number, ts_ns, kind, text FROM events WHERE incident_id = ?1 AND (?2 IS NULL OR number < ?2) "
+            "ORDER BY number DESC LIMIT ?3",
+            incident_id, before, limit,
+        )  # fmt: skip
+        return [dict(r) for r in reversed(rows)]
 
     def events_after(self, number: int, limit: int = 1000) -> list[dict[str, Any]]:
         """Events of all incidents after a number."""
@@ -192,12 +222,14 @@ class Store:
             ts_ns, about, subject, decision, reason, incident_id,
         )  # fmt: skip
 
-    def decisions(self, limit: int, incident_id: str | None = None, about: str | None = None) -> list[dict[str, Any]]:
-        """The last decisions, newest first."""
+    def decisions(
+        self, limit: int, incident_id: str | None = None, about: str | None = None, before: int | None = None
+    ) -> list[dict[str, Any]]:
+        """The last decisions, of those before a number, newest first."""
         rows = self._db.read(
             "SELECT * FROM decisions WHERE (?1 IS NULL OR incident_id = ?1) AND (?2 IS NULL OR about = ?2) "
-            "ORDER BY number DESC LIMIT ?3",
-            incident_id, about, limit,
+            "AND (?4 IS NULL OR number < ?4) ORDER BY number DESC LIMIT ?3",
+            incident_id, about, limit, before,
         )  # fmt: skip
         return [dict(r) for r in rows]
 
@@ -256,6 +288,44 @@ class Store:
     def delivery_counts(self) -> dict[str, int]:
         """Notifications by state."""
         return {r[0]: r[1] for r in self._db.read("SELECT state, count(*) FROM outbox GROUP BY state")}
+
+    # what is old
+
+    def prune(self, keep: Keep, in_memory: Collection[str], now_ns: int) -> None:
+        """Remove what is beyond the bounds in count or age; never what is open, in memory or still to be sent."""
+        old = now_ns - round(keep.days * DAY_NS)
+        self._db.write(
+            "DELETE FROM incidents WHERE state = 'closed' AND id NOT IN (SELECT value FROM json_each(?1)) AND "
+            "(closed_ns < ?2 OR id NOT IN (SELECT id FROM incidents ORDER BY opened_ns DESC, id DESC LIMIT ?3))",
+            json.dumps(sorted(in_memory)), old, keep.incidents,
+        )  # fmt: skip
+        for table in ("events", "actions"):
+            self._db.write(f"DELETE FROM {table} WHERE incident_id NOT IN (SELECT id FROM incidents)")
+        # Of one that goes on and on, the beginning and the latest stay.
+        self._db.write(
+            "DELETE FROM events WHERE kind NOT IN ('first_look', 'opened') AND number IN (SELECT number FROM "
+            "(SELECT number, row_number() OVER (PARTITION BY incident_id ORDER BY number DESC) AS n FROM events) "
+            "WHERE n > ?)",
+            keep.events_of_one,
+        )
+        self._db.write(
+            "DELETE FROM decisions WHERE ts_ns < ? OR number <= (SELECT max(number) FROM decisions) - ?",
+            old, keep.decisions,
+        )  # fmt: skip
+        self._db.write(
+            "DELETE FROM outbox WHERE state != 'pending' AND "
+            "(created_ns < ? OR number <= (SELECT max(number) FROM outbox) - ?)",
+            old, keep.notifications,
+        )  # fmt: skip
+        self._db.write(
+            "WITH ended AS (SELECT id, json_extract(document, '$.ends_ns') AS at FROM silences "
+            "WHERE json_valid(document) AND json_extract(document, '$.ends_ns') < ?1) "
+            "DELETE FROM silences WHERE id IN (SELECT id FROM ended WHERE at < ?2) OR (id IN (SELECT id FROM ended) "
+            "AND id NOT IN (SELECT id FROM ended ORDER BY at DESC LIMIT ?3))",
+            now_ns, old, keep.silences,
+        )  # fmt: skip
+        if self._db.commit():
+            self._database.shrink()
 
     # anything small
 

@@ -18,29 +18,43 @@ _REASONS = {r.name: int(r) for r in DropReason}
 _OUTCOMES = {o.name.lower(): int(o) for o in Outcome}
 _ROLES = {r.name.lower(): int(r) for r in Role}
 _MAPPED = "::ffff:"
-# An insert gets its landing time when it begins, and is seen when it ends.
-OVERLAP_US = 5_000_000
+# What is read again beside the new: the clocks of several warehouse servers differ by less.
+MARGIN_US = 500_000
+# A tap that has not been reported for so long holds no reading back.
+GONE_US = 10_000_000
+# Older records say nothing to anyone here; so the engine need not look where they are kept.
+OLDEST_US = 86_400_000_000
 
+_FEED, _BATCH, _LOSS = 1, 2, 3
+# One statement for all that says what is in: a statement costs the warehouse more than the rows it gives.
+_ARRIVED = (
+    f"SELECT {_FEED} AS is_a, toUnixTimestamp64Nano(ts) AS at, toString(node) AS who, worker AS part, "
+    "toString(role) AS role_name, toString(boot_id) AS boot, toUnixTimestamp64Nano(heartbeat) AS beat, "
+    "write_cursor AS up_to, shipped AS safe, lost AS gone, alive AS living, toUnixTimestamp64Micro(landed) AS in_us "
+    "FROM feeds WHERE {where} UNION ALL "
+    f"SELECT {_BATCH}, toInt64(0), toString(node), worker, '', toString(boot_id), toInt64(0), max(first_seq + rows), "
+    "toUInt64(0), toUInt64(0), toUInt8(0), toInt64(0) FROM batches WHERE {where} GROUP BY node, worker, boot_id "
+    f"UNION ALL SELECT {_LOSS}, toUnixTimestamp64Nano(ts), toString(node), worker, '', toString(boot_id), toInt64(0), "
+    "toUInt64(0), toUInt64(0), count, toUInt8(0), toInt64(0) FROM losses WHERE {where}"
+)
+_PROBE = 3
 _POINT = (
-    "node, worker, boot_id, seq, toUnixTimestamp64Nano(ts), probe_id, hop, {reason} AS why, tcp_flags, "
-    "toString(src_addr), toString(outer_src), toString(outer_dst), vip_id, server_id, residence_ns, {kind} AS is_a"
+    "SELECT {kind} AS is_a, toString(node) AS who, worker AS part, toString(boot_id) AS boot, seq AS number, "
+    "toUnixTimestamp64Nano(ts) AS at, probe_id AS probe, toString({hop}) AS place, toString({why}) AS reason_word, "
+    "tcp_flags AS flags, toString(src_addr) AS source, toString(outer_src) AS outer_source, "
+    "toString(outer_dst) AS outer_target, vip_id AS vip, server_id AS server, residence_ns AS took, "
+    "toInt64(0) AS end, toUInt16(0) AS from_port, toUInt16(0) AS to_port "
+    "FROM {table} WHERE {{where}} AND probe_id != 0"
 )
-_POINTS = (
-    f"SELECT {_POINT.format(reason=repr(''), kind=TRACE)} FROM trace_points WHERE {{where}} UNION ALL "
-    f"SELECT {_POINT.format(reason='toString(reason)', kind=DROP)} FROM drop_points WHERE {{where}}"
+_RECORDS = " UNION ALL ".join(
+    (
+        _POINT.format(kind=TRACE, hop="hop", why="''", table="trace_points"),
+        _POINT.format(kind=DROP, hop="hop", why="reason", table="drop_points"),
+        f"SELECT {_PROBE}, toString(prober), toUInt16(0), toString(boot_id), seq, toUnixTimestamp64Nano(ts), probe_id, "
+        "'', toString(outcome), toUInt8(0), '', '', '', vip_id, toUInt32(0), rtt_ns, toUnixTimestamp64Nano(closed), "
+        "src_port, dst_port FROM probes WHERE {where}",
+    )
 )
-_PROBES = (
-    "SELECT prober, boot_id, seq, toUnixTimestamp64Nano(ts), toUnixTimestamp64Nano(closed), probe_id, outcome, "
-    "rtt_ns, vip_id, src_port, dst_port FROM probes WHERE {where}"
-)
-_FEEDS = (
-    "SELECT toUnixTimestamp64Nano(ts), node, worker, role, boot_id, toUnixTimestamp64Nano(heartbeat), write_cursor, "
-    "shipped, lost, alive, toUnixTimestamp64Micro(landed) FROM feeds WHERE {where} ORDER BY ts"
-)
-_BATCHES = (
-    "SELECT node, worker, boot_id, max(first_seq + rows) FROM batches WHERE {where} GROUP BY node, worker, boot_id"
-)
-_LOSSES = "SELECT toUnixTimestamp64Nano(ts), node, worker, boot_id, count FROM losses WHERE {where}"
 
 
 def address(text: str) -> str:
@@ -61,7 +75,8 @@ class Telemetry:
 
     def __init__(self, settings: WarehouseSettings) -> None:
         self._connection = Connection(settings)
-        self._landed_us = 0  # by the warehouse's own clock
+        # Node -> when its last report landed, by the warehouse's own clock [us since 1970].
+        self._heard_us: dict[str, int] = {}
 
     def close(self) -> None:
         """Close the connection."""
@@ -85,42 +100,84 @@ class Telemetry:
         The first call goes by the time of the records, `since_ns`. What says that records have landed is read before
         the records, so that it never promises too much.
         """
-        since = f"ts >= fromUnixTimestamp64Nano({int(since_ns)})"
-        if self._landed_us:
-            since = f"landed >= fromUnixTimestamp64Micro({self._landed_us - OVERLAP_US})"
-        batches = [Batch(str(n), int(w), str(b), int(s)) for n, w, b, s in self._query(_BATCHES.format(where=since))]
-        reports = self._query(_FEEDS.format(where=since))
-        feeds = [feed(r) for r in reports]
-        losses = [
-            Loss(int(t), str(n), int(w), str(b), int(c)) for t, n, w, b, c in self._query(_LOSSES.format(where=since))
-        ]
-        points = known_points(self._query(_POINTS.format(where=f"{since} AND probe_id != 0")))
-        probes = known_probes(self._query(_PROBES.format(where=since)))
-        self._landed_us = max([self._landed_us, *(int(r[-1]) for r in reports)])
-        return Rows(batches, feeds, points, probes, losses)
+        where = f"ts >= fromUnixTimestamp64Nano({int(since_ns)})"
+        if self._heard_us:
+            since_us = self._since_us()
+            # Where the warehouse's clock was set back, what lands now is new whatever its time.
+            where = (
+                f"landed >= least(fromUnixTimestamp64Micro({since_us}), now64(6) - toIntervalSecond(2)) "
+                f"AND ts >= fromUnixTimestamp64Micro({since_us - OLDEST_US})"
+            )
+        rows = arrived(found := self._query(_ARRIVED.format(where=where)))
+        records(self._query(_RECORDS.format(where=where)), rows)
+        for row in sorted(found, key=_time):
+            if row[0] == _FEED:
+                self._heard_us[str(row[2])] = int(row[11])
+        return rows
+
+    def _since_us(self) -> int:
+        """When the oldest report landed that is the last of its node: what is new has landed after it.
+
+        A collector delivers one batch after the other, and the feeds last: what its next batch brings is stamped
+        later than the feeds of this one, however long it takes. GONE_US bounds how long one collector is waited for.
+        """
+        latest = max(self._heard_us.values())
+        self._heard_us = {node: us for node, us in self._heard_us.items() if abs(us - latest) <= GONE_US}
+        return min(self._heard_us.values()) - MARGIN_US
 
     def journey(self, probe_id: int) -> Rows:
         """Everything about one probe."""
-        where = f"probe_id = {int(probe_id)}"
-        return Rows(
-            points=known_points(self._query(_POINTS.format(where=where))),
-            probes=known_probes(self._query(_PROBES.format(where=where))),
-        )
+        return records(self._query(_RECORDS.format(where=f"probe_id = {int(probe_id)}")), Rows())
 
 
-def known_points(rows: Iterable[Sequence[Any]]) -> list[Point]:
-    """Those whose hop and reason the vocabulary has: a record of a later version, or a torn one, says nothing here."""
-    return [p for p in map(point, rows) if p.hop and (p.kind == TRACE or p.reason)]
+def _time(row: Sequence[Any]) -> int:
+    return int(row[1])
 
 
-def known_probes(rows: Iterable[Sequence[Any]]) -> list[Probe]:
-    """Those whose outcome the vocabulary has."""
-    return [p for p in map(probe, rows) if p.outcome]
+def arrived(found: Iterable[Sequence[Any]]) -> Rows:
+    """The rows of _ARRIVED, reports in the order of their times."""
+    rows = Rows()
+    for row in sorted(found, key=_time):
+        kind, at, node, worker, role, boot, beat, up_to, shipped, lost, alive, _ = row
+        who = str(node), int(worker)
+        if kind == _FEED:
+            rows.feeds.append(
+                Feed(
+                    int(at),
+                    *who,
+                    _ROLES.get(str(role), 0),
+                    str(boot),
+                    int(beat),
+                    int(up_to),
+                    int(shipped),
+                    int(lost),
+                    bool(alive),
+                )
+            )
+        elif kind == _BATCH:
+            rows.batches.append(Batch(*who, str(boot), int(up_to)))
+        else:
+            rows.losses.append(Loss(int(at), *who, str(boot), int(lost)))
+    return rows
+
+
+def records(found: Iterable[Sequence[Any]], rows: Rows) -> Rows:
+    """`rows` with the points and probes of _RECORDS, as far as the vocabulary has their words.
+
+    A record of a later version, or a torn one, says nothing here.
+    """
+    for row in found:
+        if row[0] == _PROBE:
+            if (seen := probe(row)).outcome:
+                rows.probes.append(seen)
+        elif (place := point(row)).hop and (place.kind == TRACE or place.reason):
+            rows.points.append(place)
+    return rows
 
 
 def point(row: Sequence[Any]) -> Point:
-    """A row of _POINTS."""
-    node, worker, boot, seq, ts, probe_id, hop, reason, flags, src, o_src, o_dst, vip, server, residence, kind = row
+    """A row of _RECORDS that is a Trace Point or Drop Point."""
+    kind, node, worker, boot, seq, ts, probe_id, hop, reason, flags, src, o_src, o_dst, vip, server, residence, *_ = row
     return Point(
         str(node),
         int(worker),
@@ -142,8 +199,8 @@ def point(row: Sequence[Any]) -> Point:
 
 
 def probe(row: Sequence[Any]) -> Probe:
-    """A row of _PROBES."""
-    prober, boot, seq, ts, closed, probe_id, outcome, rtt, vip, src_port, dst_port = row
+    """A row of _RECORDS that is a probe."""
+    _, prober, _, boot, seq, ts, probe_id, _, outcome, _, _, _, _, vip, _, rtt, closed, src_port, dst_port = row
     return Probe(
         str(prober),
         str(boot),
@@ -156,21 +213,4 @@ def probe(row: Sequence[Any]) -> Probe:
         int(vip),
         int(src_port),
         int(dst_port),
-    )
-
-
-def feed(row: Sequence[Any]) -> Feed:
-    """A row of _FEEDS."""
-    ts, node, worker, role, boot, heartbeat, cursor, shipped, lost, alive, _ = row
-    return Feed(
-        int(ts),
-        str(node),
-        int(worker),
-        _ROLES.get(str(role), 0),
-        str(boot),
-        int(heartbeat),
-        int(cursor),
-        int(shipped),
-        int(lost),
-        bool(alive),
     )

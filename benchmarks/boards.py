@@ -25,6 +25,8 @@ from rich.console import Console
 from benchmarks import goals
 from dashboards import build
 from dashboards.source import Range, expand
+from warehouse.migrate import Remote
+from warehouse.rollups import roll
 
 OUT = Path(__file__).resolve().parents[1] / "out" / "bench" / "dashboards.json"
 PASSWORD = "a password of the benchmark alone"
@@ -165,7 +167,9 @@ def main() -> None:
     console = Console()
     with tempfile.TemporaryDirectory(prefix="tgw-boards-") as home, engine(Path(home)) as port:
         end = int(time.time()) - 1
-        rows = fill(client(port, "tgw"), given.vips, given.seconds, end)
+        writer = client(port, "tgw")
+        rows = fill(writer, given.vips, given.seconds, end)
+        roll(Remote(writer), "tgw")
         span = Range((end - given.seconds) * 1000, end * 1000, max(5, given.seconds // 240))
         panels = measure(client(port, "reader"), span)
     slowest = max(panels, key=lambda p: p["best_s"])

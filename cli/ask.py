@@ -25,6 +25,7 @@ AnalyzerUrl = Annotated[
 ControlUrl = Annotated[
     str | None, typer.Option("--control", envvar="TGW_CONTROL", help="URL of the control plane; default: the lab's.")
 ]
+Last = Annotated[int, typer.Option(min=1, max=100_000, help="So many of the latest.")]
 
 
 class Api:
@@ -54,6 +55,18 @@ class Api:
         kind = BadInput if answer.status_code in (404, 422) else LabError
         raise kind(f"{self.service}: {answer.status_code}: {detail}")
 
+    def pages(self, path: str, most: int) -> list[Any]:
+        """The latest items of a paged answer, newest last: `most` of them, page by page."""
+        found: list[Any] = []
+        before: dict[str, Any] = {}
+        while len(found) < most:
+            page = self.get(path, limit=min(most - len(found), 1000), **before)
+            found += page["items"]
+            if page["next"] is None:
+                break
+            before = {"before": page["next"]}
+        return found[::-1]
+
 
 def _time(ns: Any) -> str | None:
     from datetime import UTC, datetime
@@ -65,13 +78,14 @@ def _time(ns: Any) -> str | None:
 def incidents(
     incident: Annotated[str | None, typer.Argument(metavar="[ID]", help="One incident with its timeline.")] = None,
     json_: Json = False,
+    last: Last = 100,
     analyzer: AnalyzerUrl = None,
     directory: Directory = None,
 ) -> None:
     """Incidents, newest last, or one with its evidence and timeline."""
     api = Api("analyzer", analyzer, directory)
     if incident is None:
-        found = api.get("/v1/incidents")
+        found = api.pages("/v1/incidents", last)
         if json_:
             say_json(found)
             return
@@ -90,9 +104,9 @@ def incidents(
 
 
 @guarded
-def migrations(json_: Json = False, control: ControlUrl = None, directory: Directory = None) -> None:
-    """Migrations that were asked for, done or refused."""
-    found = Api("control", control, directory).get("/v1/migrations")
+def migrations(json_: Json = False, last: Last = 100, control: ControlUrl = None, directory: Directory = None) -> None:
+    """Migrations that were asked for, done or refused, newest last."""
+    found = Api("control", control, directory).pages("/v1/migrations", last)
     if json_:
         say_json(found)
         return

@@ -79,7 +79,10 @@ def role_name(role: int) -> str:
 
 
 def tables(batch: Batch, token: str) -> Iterator[tuple[str, pa.Table]]:
-    """(table name, rows) of a batch, none of them empty. `batches` comes last: its rows say that the others are in."""
+    """(table name, rows) of a batch, none of them empty. The last one's rows say that all others are in.
+
+    `feeds` says it where the batch has it (of every tap), and `batches` otherwise.
+    """
     for kind, name in ((records.POINT_KIND, "points"), (records.PROBE_KIND, "probes")):
         segments = [s for s in batch.segments if s.kind == kind]
         if not any(s.kept for s in segments):
@@ -90,10 +93,10 @@ def tables(batch: Batch, token: str) -> Iterator[tuple[str, pa.Table]]:
             yield "probes", _probes(np.frombuffer(raw, dtype=PROBE), sources)
         else:
             yield from _points(np.frombuffer(raw, dtype=POINT), sources)
-    for name in ("losses", "feeds", "node_counters"):
+    for name in ("losses", "node_counters", "feeds"):
         if rows := batch.rows.get(name):
             yield name, _rows(name, rows)
-    if batch.segments:
+    if batch.segments and not batch.rows.get("feeds"):
         kinds = {records.POINT_KIND: "point", records.PROBE_KIND: "probe"}
         yield (
             "batches",

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -244,7 +244,7 @@ class Collector:
         losses += self._torn_losses(now_ns)
         rows: dict[str, list[list[Any]]] = {"losses": losses} if losses else {}
         if room > self._max_bytes * (1 - _FEEDS_SHARE):
-            rows |= self._watch(now_ns)
+            rows |= self._watch(now_ns, {tap.key: end for tap, end in advances})
         if not segments and not rows:
             self._note_room(now_ns, room)
             return
@@ -308,19 +308,22 @@ class Collector:
 
     # Watching the feeds
 
-    def _watch(self, now_ns: int) -> dict[str, list[list[Any]]]:
+    def _watch(self, now_ns: int, ends: Mapping[TapKey, int]) -> dict[str, list[list[Any]]]:
+        """What is due of the rows about taps. `ends`: how far the batch that they go with reads each tap."""
         rows: dict[str, list[list[Any]]] = {}
-        if _due(now_ns, self._next_feeds, self._intervals.feeds_s):
-            self._next_feeds = _next_tick(now_ns, self._intervals.feeds_s)
-            if feeds := self._feeds(now_ns):
+        # What falls due before the middle of the next pause goes with this reading: a batch of its own costs more.
+        soon_ns = now_ns + round(self._intervals.poll_s * 5e8)
+        if _due(soon_ns, self._next_feeds, self._intervals.feeds_s):
+            self._next_feeds = _next_tick(soon_ns, self._intervals.feeds_s)
+            if feeds := self._feeds(now_ns, ends):
                 rows["feeds"] = feeds
-        if _due(now_ns, self._next_counters, self._intervals.counters_s):
-            self._next_counters = _next_tick(now_ns, self._intervals.counters_s)
+        if _due(soon_ns, self._next_counters, self._intervals.counters_s):
+            self._next_counters = _next_tick(soon_ns, self._intervals.counters_s)
             if counters := self._counters(now_ns):
                 rows["node_counters"] = counters
         return rows
 
-    def _feeds(self, now_ns: int) -> list[list[Any]]:
+    def _feeds(self, now_ns: int, ends: Mapping[TapKey, int]) -> list[list[Any]]:
         known: dict[tuple[int, int], bool] = {}
         rows = []
         for life in self._lives.values():
@@ -343,7 +346,8 @@ class Collector:
                     columns.role_name(header.role),
                     min(state.heartbeat_ns, _LATEST_NS),
                     state.write_cursor,
-                    self._shipped_up_to(life.tap),
+                    # True once the row is in: it goes in after all records of its batch and of those before it.
+                    ends.get(life.tap.key, life.tap.cursor),
                     state.lost,
                     state.suppressed,
                     int(life.alive),

@@ -18,10 +18,10 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 class Intervals(Strict):
     """How often things are done."""
 
-    # A record waits for half of this on average; each reading costs a handful of inserts.
-    poll_s: Seconds = 0.4
+    # A record waits for half of this on average; each reading costs an insert for every table that has something new.
+    poll_s: Seconds = 1.0
     feeds_s: Seconds = 1.0
-    counters_s: Seconds = 2.0
+    counters_s: Seconds = 10.0
     # While shipping lags, taps are read less often, so that the backlog is few large batches and not many small ones.
     poll_behind_s: Seconds = 2.0
     # A tap whose writer is gone is reported for this long before it is deleted.

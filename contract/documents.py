@@ -78,6 +78,37 @@ def check(data: Any, model: type[Model], source: str) -> Model:
         raise DocumentError(source, problems) from None
 
 
+def stored(text: str, model: type[Model], source: str) -> tuple[Model, list[str]]:
+    """A JSON document of our own that an earlier or later program may have written, and the paths that `model` does
+    not know: they are left out. DocumentError when what is left is wrong.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DocumentError(source, [Problem("", "expected JSON", str(error))]) from None
+    unknown: list[str] = []
+    while True:
+        try:
+            return model.model_validate(data), unknown
+        except ValidationError as error:
+            strange = [e["loc"] for e in error.errors(include_url=False) if e["type"] == "extra_forbidden"]
+            if not strange or not all(_without(data, location) for location in strange):
+                return check(data, model, source), unknown  # raises, with every path
+            unknown += [_path(location) for location in strange]
+
+
+def _without(data: Any, location: tuple[int | str, ...]) -> bool:
+    """Take a field out of a document; whether it was there."""
+    *parents, last = location
+    try:
+        for part in parents:
+            data = data[part]
+        del data[last]
+    except (KeyError, IndexError, TypeError):
+        return False
+    return True
+
+
 def parse(text: str | bytes, model: type[Model], source: str) -> Model:
     """Parse TOML (or JSON, when `source` ends in .json) and check it. DocumentError with line and column otherwise."""
     if isinstance(text, bytes):

@@ -12,6 +12,8 @@ from dashboards import fleet, incident, probe, source
 from dashboards.source import Places
 
 OUT = Path(__file__).resolve().parent / "provisioning"
+PAPER = Path(__file__).resolve().parents[1] / "docs" / "dashboards.md"
+BEGIN, END = "<!-- panels: written by dashboards/build.py -->", "<!-- end of panels -->"
 
 DATASOURCES = f"""# Grafana data source: the warehouse, as its reader. Set TGW_WAREHOUSE_HOST, TGW_WAREHOUSE_PORT and
 # TGW_WAREHOUSE_READER_PASSWORD in Grafana's environment.
@@ -73,7 +75,24 @@ def files() -> dict[Path, str]:
     }
     for uid, document in documents().items():
         out[OUT / "dashboards" / "tgw" / f"{uid}.json"] = json.dumps(document, indent=1, sort_keys=True) + "\n"
+    before, _, rest = PAPER.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    out[PAPER] = f"{before}{BEGIN}\n\n{described()}\n{END}{after}"
     return out
+
+
+def described() -> str:
+    """What each panel answers, as Markdown."""
+    out = []
+    for document in documents().values():
+        out.append(f"### {document['title']}\n\n{document['description']}\n\n| panel | what it shows |\n|---|---|")
+        for panel in document["panels"]:
+            if panel["type"] == "row":
+                out.append(f"| **{panel['title']}** | |")
+            else:
+                out.append(f"| {panel['title']} | {panel['description'].replace('|', chr(92) + '|')} |")
+        out.append("")
+    return "\n".join(out)
 
 
 def build() -> list[Path]:

@@ -7,17 +7,31 @@ from grafana_foundation_sdk.builders import stat, table, timeseries
 from grafana_foundation_sdk.models import dashboard as models
 
 from dashboards import links, nodes
-from dashboards.panels import BAD, CALM, GOOD, OUTCOMES, STATES, WARN, Column, number, rows, series, thresholds
+from dashboards.counts import QUANTILES, counts, newest
+from dashboards.failures import failures
+from dashboards.panels import (
+    BAD,
+    CALM,
+    GOOD,
+    OUTCOMES,
+    RATE,
+    STATES,
+    WARN,
+    Column,
+    number,
+    rows,
+    series,
+    thresholds,
+    when,
+)
 from dashboards.source import ALL, REF, Places
 from dashboards.sql import (
     STEP,
     VIP_NAMES,
     chosen_vip,
-    in_steps,
     incident_range,
     last_minute,
     lines,
-    step,
     vip_words,
     wide,
 )
@@ -50,19 +64,15 @@ def build(places: Places) -> builders.Dashboard:
     dashboard = (
         dashboard.with_row(builders.Row("What is wrong, whom it hits, what was done"))
         .with_panel(incidents())
-        .with_panel(hit())
         .with_panel(outcomes())
         .with_panel(by_cluster())
-        .with_panel(round_trips())
+        .with_panel(hit())
+        .with_panel(failures("Latest probes not answered", " and of the chosen VIPs", chosen_vip("p.vip_id"), width=12))
         .with_row(builders.Row("Nodes"))
     )
     for panel in nodes.panels():
         dashboard = dashboard.with_panel(panel)
-    return (
-        dashboard.with_row(builders.Row("Probes and telemetry, one by one"))
-        .with_panel(latest())
-        .with_panel(nodes.taps())
-    )
+    return dashboard.with_panel(round_trips()).with_row(builders.Row("Telemetry")).with_panel(nodes.taps())
 
 
 def choice(name: str, label: str, sql: str) -> builders.QueryVariable:
@@ -88,13 +98,9 @@ def tiles() -> list[stat.Panel]:
             "Newest record",
             "How long before the end of the range the newest record was made, of a probe or of a node. Grey: none "
             "within a day; nothing else on this dashboard can be trusted then.",
-            """
-            SELECT if(count() = 0, NULL, dateDiff('second', max(newest), $__toTime)) AS age FROM (
-                SELECT max(second) AS newest FROM probes_1s
-                WHERE second > $__toTime - INTERVAL 1 DAY AND second <= $__toTime HAVING count() > 0
-                UNION ALL
-                SELECT max(second) AS newest FROM trace_points_1s
-                WHERE second > $__toTime - INTERVAL 1 DAY AND second <= $__toTime HAVING count() > 0)
+            f"""
+            SELECT if(count() = 0, NULL, dateDiff('millisecond', max(newest), $__toTime_ms) / 1000) AS age
+            FROM ({newest()})
             """,
             "s",
             thresholds((0, CALM), (15, WARN), (60, BAD)),
@@ -106,7 +112,7 @@ def tiles() -> list[stat.Panel]:
             SELECT if(open > 0 OR known > 0, toNullable(open), NULL) AS open FROM
             (SELECT count() AS open FROM incidents FINAL
                 WHERE opened <= $__toTime_ms AND (closed IS NULL OR closed > $__toTime_ms)) AS i,
-            (SELECT count() AS known FROM probes_1s WHERE {last_minute("second")}) AS p
+            (SELECT count() AS known FROM probes WHERE {last_minute("ts")}) AS p
             """,
             "short",
             thresholds((0, GOOD), (1, BAD)),
@@ -115,8 +121,8 @@ def tiles() -> list[stat.Panel]:
             "Probes answered",
             f"Share of the probes of the chosen VIPs that were answered. {MINUTE}",
             f"""
-            SELECT if(sum(probes) = 0, NULL, sumIf(probes, outcome = 'answered') / sum(probes)) AS answered
-            FROM probes_1s WHERE {last_minute("second")} AND {chosen_vip("vip_id")}
+            SELECT if(count() = 0, NULL, countIf(outcome = 'answered') / count()) AS answered
+            FROM probes WHERE {last_minute("ts")} AND {chosen_vip("vip_id")}
             """,
             "percentunit",
             thresholds((0, BAD), (0.99, WARN), (0.999, GOOD)),
@@ -148,8 +154,8 @@ def incidents() -> table.Panel:
         """,
         {
             "state": Column(width=110, wrap=True, words=STATES, link=("this incident", links.OF_INCIDENT)),
-            "since": Column(width=150),
-            "ended": Column(width=140, wrap=True),
+            "since": when(),
+            "ended": Column(width=165),
             "lasted": Column(width=80, unit="s"),
             "subject": Column(width=120, link=("this incident", links.OF_INCIDENT)),
             "kind": Column(width=110),
@@ -173,9 +179,9 @@ def hit() -> table.Panel:
         f"""
         SELECT name AS vip, home AS cluster, failed / sent AS share, failed, refused, last AS last_failed
         FROM (
-            SELECT vip_id, sum(probes) AS sent, sumIf(probes, outcome != 'answered') AS failed,
-            sumIf(probes, outcome = 'refused') AS refused, maxIf(second, outcome != 'answered') AS last
-            FROM probes_1s WHERE $__timeFilter(second) AND {chosen_vip("vip_id")}
+            SELECT vip_id, sum(n) AS sent, sumIf(n, outcome != 'answered') AS failed,
+            sumIf(n, outcome = 'refused') AS refused, maxIf(last, outcome != 'answered') AS last
+            FROM ({counts("probes", ["vip_id", "outcome"], chosen_vip("vip_id"), whole=True)})
             GROUP BY vip_id HAVING failed > 0 ORDER BY failed / sent DESC, failed DESC LIMIT 20
         ) AS p LEFT JOIN (SELECT id, toString(name) AS name, toString(home) AS home FROM vips) AS v ON v.id = p.vip_id
         ORDER BY share DESC, failed DESC
@@ -184,12 +190,12 @@ def hit() -> table.Panel:
             "vip": links.vip(),
             "cluster": links.cluster(title="home cluster"),
             "share": Column(title="not answered", width=110, unit="percentunit"),
-            "failed": Column(title="probes", width=80, unit="short"),
-            "refused": Column(title="of them refused", width=120, unit="short"),
-            "last_failed": Column(title="last one"),
+            "failed": Column(title="probes", width=75, unit="short"),
+            "refused": Column(width=80, unit="short"),
+            "last_failed": when("last one", fill=True),
         },
         width=12,
-        nothing="every probe of this time range that is known was answered",
+        nothing="no unanswered probe is known in this time range",
     )
 
 
@@ -199,11 +205,10 @@ def outcomes() -> timeseries.Panel:
         "Probes by outcome",
         "Probes of the chosen VIPs per second, by what came back.",
         wide(
-            {word: f"sumIf(probes, outcome = '{word}') / {STEP}" for word in OUTCOMES},
-            f"FROM (SELECT {step('second')} AS at, outcome, sum(probes) AS probes FROM probes_1s "
-            f"WHERE {in_steps('second')} AND {chosen_vip('vip_id')} GROUP BY at, outcome)",
+            {word: f"sumIf(n, outcome = '{word}') / {STEP}" for word in OUTCOMES},
+            counts("probes", ["outcome"], chosen_vip("vip_id")),
         ),
-        "cps",
+        RATE,
         colours=OUTCOMES,
         bars=True,
     )
@@ -218,9 +223,8 @@ def by_cluster() -> timeseries.Panel:
             "cluster",
             f"""
             SELECT home AS name, step, sum(failed) / sum(sent) AS value FROM (
-                SELECT vip_id, {step("second")} AS step, sum(probes) AS sent,
-                sumIf(probes, outcome != 'answered') AS failed
-                FROM probes_1s WHERE {in_steps("second")} AND {chosen_vip("vip_id")} GROUP BY vip_id, step
+                SELECT vip_id, step, sum(n) AS sent, sumIf(n, outcome != 'answered') AS failed
+                FROM ({counts("probes", ["vip_id", "outcome"], chosen_vip("vip_id"))}) GROUP BY vip_id, step
             ) AS p INNER JOIN (SELECT id, home FROM vips) AS v ON v.id = p.vip_id GROUP BY name, step
             """,
             "max(value)",
@@ -233,40 +237,14 @@ def by_cluster() -> timeseries.Panel:
 
 def round_trips() -> timeseries.Panel:
     """How long answers take."""
-    digest = "quantilesTDigestMerge(0.5, 0.99)(rtt_ns)"
     return series(
         "Round trip",
         "Of answered probes of the chosen VIPs, from the SYN to the SYN-ACK at the prober: the median, and what 99 of "
         "100 stay below.",
         wide(
-            {"median": "any(digest[1]) / 1e9", "p99": "any(digest[2]) / 1e9"},
-            f"FROM (SELECT {step('second')} AS at, {digest} AS digest FROM probes_1s WHERE {in_steps('second')} "
-            f"AND outcome = 'answered' AND {chosen_vip('vip_id')} GROUP BY at)",
+            {"median": f"{QUANTILES}[1] / 1e9", "p99": f"{QUANTILES}[2] / 1e9"},
+            counts("probes", [], f"outcome = 'answered' AND {chosen_vip('vip_id')}", digest=True),
         ),
         "s",
         colours={"median": CALM, "p99": WARN},
-    )
-
-
-def latest() -> table.Panel:
-    """Single probes to look into."""
-    return rows(
-        "Latest probes not answered",
-        "The newest 50 of the chosen VIPs; each leads to its journey.",
-        f"""
-        SELECT toString(probe_id) AS probe, ts, prober, toString(v.name) AS vip, outcome, src_port
-        FROM probes AS p LEFT JOIN vips AS v ON v.id = p.vip_id
-        WHERE $__timeFilter_ms(ts) AND outcome != 'answered' AND {chosen_vip("p.vip_id")} ORDER BY ts DESC LIMIT 50
-        """,
-        {
-            "probe": links.probe(),
-            "ts": Column(title="sent", width=170),
-            "prober": Column(width=100),
-            "vip": links.vip(),
-            "outcome": Column(width=90, words=OUTCOMES),
-            "src_port": Column(title="source port", unit="string"),
-        },
-        width=12,
-        height=10,
-        nothing="every probe of this time range that is known was answered",
     )

@@ -7,12 +7,15 @@ from grafana_foundation_sdk.builders import stat, table, timeseries
 from grafana_foundation_sdk.models import dashboard as models
 
 from dashboards import links
+from dashboards.counts import counts
+from dashboards.failures import failures
 from dashboards.panels import (
     BAD,
     CALM,
     GOOD,
     MIGRATIONS,
     OUTCOMES,
+    RATE,
     STATES,
     WARN,
     Column,
@@ -20,6 +23,7 @@ from dashboards.panels import (
     rows,
     series,
     thresholds,
+    when,
     words,
 )
 from dashboards.source import REF, Places, text
@@ -75,7 +79,16 @@ def build(places: Places) -> builders.Dashboard:
         .with_panel(hit())
         .with_row(builders.Row("One by one"))
         .with_panel(named())
-        .with_panel(failed())
+        .with_panel(
+            failures(
+                "Probes of its VIPs that were not answered",
+                " and of its VIPs",
+                f"p.vip_id IN {_VIPS}",
+                first=True,
+                limit=100,
+                width=14,
+            )
+        )
     )
 
 
@@ -123,8 +136,8 @@ def tiles() -> list[stat.Panel]:
             "Its VIPs' probes answered",
             "In the last minute of the time range of which everything is known.",
             f"""
-            SELECT if(sum(probes) = 0, NULL, sumIf(probes, outcome = 'answered') / sum(probes)) AS answered
-            FROM probes_1s WHERE {last_minute("second")} AND vip_id IN {_VIPS}
+            SELECT if(count() = 0, NULL, countIf(outcome = 'answered') / count()) AS answered
+            FROM probes WHERE {last_minute("ts")} AND vip_id IN {_VIPS}
             """,
             "percentunit",
             thresholds((0, BAD), (0.99, WARN), (0.999, GOOD)),
@@ -152,8 +165,8 @@ def what() -> table.Panel:
             "kind": Column(width=120),
             "severity": Column(width=80),
             "cluster": links.cluster(),
-            "opened": Column(width=160),
-            "ended": Column(width=150),
+            "opened": when(),
+            "ended": Column(width=165),
             "show": Column(title="time range", width=100, link=("show this incident's time", links.OF_INCIDENT)),
             "id": Column(hidden=True),
             "from_ms": Column(hidden=True),
@@ -175,7 +188,7 @@ def timeline() -> table.Panel:
         """,
         {
             "offset": Column(width=80, unit="s"),
-            "ts": Column(title="time", width=160),
+            "ts": when("time"),
             "kind": Column(width=90),
             "text": Column(wrap=True),
         },
@@ -195,7 +208,7 @@ def actions() -> table.Panel:
         WHERE incident_id = {_ID} ORDER BY ts LIMIT 100
         """,
         {
-            "ts": Column(title="asked", width=160),
+            "ts": when("asked"),
             "kind": Column(width=100, wrap=True, link=("this migration", links.AT_CONTROL)),
             "cluster": links.cluster(),
             "state": Column(width=100, wrap=True, words=MIGRATIONS),
@@ -214,11 +227,10 @@ def outcomes() -> timeseries.Panel:
         "Probes of its VIPs, by outcome",
         "Per second.",
         wide(
-            {word: f"sumIf(probes, outcome = '{word}') / {STEP}" for word in OUTCOMES},
-            f"FROM (SELECT {step('second')} AS at, outcome, sum(probes) AS probes FROM probes_1s "
-            f"WHERE {in_steps('second')} AND vip_id IN {_VIPS} GROUP BY at, outcome)",
+            {word: f"sumIf(n, outcome = '{word}') / {STEP}" for word in OUTCOMES},
+            counts("probes", ["outcome"], f"vip_id IN {_VIPS}"),
         ),
-        "cps",
+        RATE,
         colours=OUTCOMES,
         bars=True,
     )
@@ -232,17 +244,16 @@ def passed() -> timeseries.Panel:
         lines(
             "node",
             f"""
-            SELECT node AS name, step, sum(points) / {STEP} AS value FROM (
-                SELECT node, {step("second")} AS step, sum(points) AS points FROM trace_points_1s
-                WHERE {in_steps("second")} AND node IN {_NODES} GROUP BY node, step
+            SELECT node AS name, step, sum(n) / {STEP} AS value FROM (
+                SELECT node, step, n FROM ({counts("trace_points", ["node"], f"node IN {_NODES}")})
                 UNION ALL
-                SELECT node, {step("ts")} AS step, 0 AS points FROM feeds
+                SELECT node, {step("ts")} AS step, 0 AS n FROM feeds
                 WHERE {in_steps("ts")} AND node IN {_NODES} GROUP BY node, step)
             GROUP BY name, step
             """,
             "max(value)",
         ),
-        "cps",
+        RATE,
         label="node",
         links={"this node": links.fleet("node")},
     )
@@ -256,12 +267,12 @@ def drops() -> timeseries.Panel:
         lines(
             "what",
             f"""
-            SELECT concat(node, ' ', reason) AS name, {step("second")} AS step, sum(points) / {STEP} AS value
-            FROM drop_points_1s WHERE {in_steps("second")} GROUP BY name, step
+            SELECT concat(node, ' ', reason) AS name, step, sum(n) / {STEP} AS value
+            FROM ({counts("drop_points", ["node", "reason"], "1")}) GROUP BY name, step
             """,
             "sum(value)",
         ),
-        "cps",
+        RATE,
         label="what",
         bars=True,
     )
@@ -277,9 +288,9 @@ def hit() -> table.Panel:
         if(sent = 0, NULL, failed / sent) AS share, if(failed = 0, NULL, last) AS last_failed
         FROM (SELECT arrayJoin(vips) AS vip_id {_IT}) AS i
         LEFT JOIN (
-            SELECT vip_id, sum(probes) AS sent, sumIf(probes, outcome != 'answered') AS failed,
-            maxIf(second, outcome != 'answered') AS last
-            FROM probes_1s WHERE $__timeFilter(second) AND vip_id IN {_VIPS} GROUP BY vip_id
+            SELECT vip_id, sum(n) AS sent, sumIf(n, outcome != 'answered') AS failed,
+            maxIf(last, outcome != 'answered') AS last
+            FROM ({counts("probes", ["vip_id", "outcome"], f"vip_id IN {_VIPS}", whole=True)}) GROUP BY vip_id
         ) AS p ON p.vip_id = i.vip_id
         LEFT JOIN (SELECT id, toString(name) AS name, toString(home) AS home FROM vips) AS v ON v.id = i.vip_id
         ORDER BY share DESC NULLS LAST, vip LIMIT 100
@@ -288,7 +299,7 @@ def hit() -> table.Panel:
             "vip": links.vip(),
             "cluster": links.cluster(title="home cluster"),
             "share": Column(title="not answered", width=110, unit="percentunit"),
-            "last_failed": Column(title="last failed"),
+            "last_failed": when("last failed", fill=True),
         },
         width=12,
         nothing="no VIP is affected",
@@ -322,27 +333,4 @@ def named() -> table.Panel:
         },
         width=10,
         nothing="no node is named",
-    )
-
-
-def failed() -> table.Panel:
-    """Single probes."""
-    return rows(
-        "Probes of its VIPs that were not answered",
-        "The first 100 of this time range; each leads to its journey.",
-        f"""
-        SELECT toString(probe_id) AS probe, ts, prober, toString(v.name) AS vip, outcome, src_port
-        FROM probes AS p LEFT JOIN vips AS v ON v.id = p.vip_id
-        WHERE $__timeFilter_ms(ts) AND p.vip_id IN {_VIPS} AND outcome != 'answered' ORDER BY ts LIMIT 100
-        """,
-        {
-            "probe": links.probe(),
-            "ts": Column(title="sent", width=160),
-            "prober": Column(width=90),
-            "vip": links.vip(),
-            "outcome": Column(width=90, words=OUTCOMES),
-            "src_port": Column(title="source port", unit="string"),
-        },
-        width=14,
-        nothing="every probe of its VIPs in this time range that is known was answered",
     )

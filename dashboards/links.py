@@ -24,6 +24,10 @@ AT_CONTROL = "${control:raw}/v1/migrations/${__data.fields.id}"
 OF_PROBE = f"/d/{PROBE}?var-probe=${{__data.fields.probe}}&{_NOW}"
 
 
+# 20 digits [pixels].
+NUMBER_WIDTH = 205
+
+
 def fleet(variable: str, field: str = "", more: str = "") -> str:
     """The fleet dashboard for one node, cluster or VIP: that of a table's row, or of a chart's series (no `field`)."""
     value = f"${{__data.fields.{field}}}" if field else f"${{__field.labels.{variable}}}"
@@ -42,12 +46,12 @@ def cluster(**more: Any) -> Column:
 
 def vip(**more: Any) -> Column:
     """A column with a VIP's name."""
-    return Column(width=120, link=("this VIP on the fleet dashboard", fleet("vip", "vip")), **more)
+    return Column(width=100, link=("this VIP on the fleet dashboard", fleet("vip", "vip")), **more)
 
 
 def probe() -> Column:
     """A column with a probe's number: 64 bits, so a text, and wide enough for all 20 digits."""
-    return Column(width=180, unit="string", link=("the journey of this probe", OF_PROBE))
+    return Column(width=NUMBER_WIDTH, unit="string", link=("the journey of this probe", OF_PROBE))
 
 
 def navigation(dashboard: builders.Dashboard, places: Places) -> builders.Dashboard:

@@ -5,15 +5,34 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders import stat, statetimeline, table, timeseries
 
 from dashboards import links
-from dashboards.panels import BAD, GOOD, NEUTRAL, OF, OTHER, WARN, Column, number, rows, series, states, thresholds
+from dashboards.counts import QUANTILES, counts
+from dashboards.panels import (
+    BAD,
+    CALM,
+    GOOD,
+    NEUTRAL,
+    ODD,
+    OF,
+    OTHER,
+    RATE,
+    WARN,
+    Column,
+    number,
+    rows,
+    series,
+    states,
+    thresholds,
+    when,
+)
 from dashboards.sql import STEP, chosen_node, in_steps, last_minute, lines, step
 
-# What a node did in a step. SILENT: it passed something in this range, but nothing in the step.
-DOWN, DROPPING, SILENT, IDLE, PASSING = 4, 3, 2, 1, 0
+# What a node did in a step; higher is worse.
+PASSING, IDLE, QUIET, UNSEEN, DROPPING, DOWN = 0, 1, 2, 3, 4, 5
 CODES = {
     PASSING: ("passing", GOOD),
-    IDLE: ("idle", NEUTRAL),
-    SILENT: ("silent", WARN),
+    IDLE: ("idle", CALM),
+    QUIET: ("quiet", ODD),
+    UNSEEN: ("no tap", NEUTRAL),
     DROPPING: ("dropping", BAD),
     DOWN: ("down", OTHER),
 }
@@ -24,24 +43,34 @@ DROPPING_FROM = 0.05
 # zero, and a node that nobody looked at has no row.
 _SEEN = f"""
 SELECT node, step, sum(passed) AS passed, sum(dropped) AS dropped, max(looked) AS looked, min(beats) AS beats FROM (
-    SELECT toString(node) AS node, {step("second")} AS step, sum(points) AS passed, 0 AS dropped, 0 AS looked,
-    1 AS beats
-    FROM trace_points_1s WHERE {in_steps("second")} AND {chosen_node("node")} GROUP BY node, step
+    SELECT toString(node) AS node, step, n AS passed, 0 AS dropped, 0 AS looked, 1 AS beats
+    FROM ({counts("trace_points", ["node"], chosen_node("node"))})
     UNION ALL
-    SELECT toString(node) AS node, {step("second")} AS step, 0, sum(points), 0, 1
-    FROM drop_points_1s WHERE {in_steps("second")} AND {chosen_node("node")} GROUP BY node, step
+    SELECT toString(node) AS node, step, 0, n, 0, 1 FROM ({counts("drop_points", ["node"], chosen_node("node"))})
     UNION ALL
     SELECT toString(node) AS node, {step("ts")} AS step, 0, 0, 1, min(alive)
     FROM feeds WHERE {in_steps("ts")} AND role != 'prober' AND {chosen_node("node")} GROUP BY node, step
 ) GROUP BY node, step HAVING looked OR passed + dropped > 0
 """
+# The same, and a row for each node of the fleet document in each step in which the collector looked at any: beats is 2
+# where it did not look at that one.
+_EXPECTED = f"""
+SELECT node, step, sum(passed) AS passed, sum(dropped) AS dropped, min(beats) AS beats FROM (
+    SELECT node, step, passed, dropped, beats FROM ({_SEEN.strip()})
+    UNION ALL
+    SELECT node, step, 0, 0, 2 FROM (SELECT toString(name) AS node FROM nodes WHERE {chosen_node("name")}) AS n,
+    (SELECT DISTINCT {step("ts")} AS step FROM feeds WHERE {in_steps("ts")}) AS s
+) GROUP BY node, step
+"""
+# So many standard deviations of a count (its root) from the median are no chance.
+FAR = 4
 
 
-def alive(when: str) -> stat.Panel:
+def alive(minute: str) -> stat.Panel:
     """How many nodes are alive, of how many."""
     return number(
         "Nodes alive",
-        f"Chosen nodes of the fleet document whose processes beat, all workers of them; not those that forward. {when}",
+        f"Chosen nodes of the fleet document whose processes beat, all their workers; passing or not. {minute}",
         f"""
         WITH (SELECT count() FROM nodes WHERE {chosen_node("name")}) AS expected
         SELECT if(seen = 0, NULL, concat(toString(beating), ' of ', toString(greatest(expected, seen)))) AS nodes FROM (
@@ -56,12 +85,12 @@ def alive(when: str) -> stat.Panel:
     )
 
 
-def tapped(when: str) -> stat.Panel:
+def tapped(minute: str) -> stat.Panel:
     """How many taps are alive, of how many."""
     return number(
         "Taps alive",
         "Taps (one per worker or prober) whose writer was alive when the collector last looked, of those that it knew "
-        f"within an hour before. {when}",
+        f"within an hour before. {minute}",
         f"""
         SELECT if(max(seen) = 0, NULL, concat(toString(countIf(seen AND beats = 1)), ' of ', toString(count()))) AS taps
         FROM (
@@ -73,12 +102,12 @@ def tapped(when: str) -> stat.Panel:
     )
 
 
-def lost(when: str) -> stat.Panel:
+def lost(minute: str) -> stat.Panel:
     """How many records are known to be lost."""
     return number(
         "Records lost",
         "Records that the collector knows to be lost (full tap, torn spool), never guessed; unknown while it looks at "
-        f"no tap. {when}",
+        f"no tap. {minute}",
         f"""
         SELECT if(lost > 0 OR looked > 0, toNullable(lost), NULL) AS lost FROM
         (SELECT sum(count) AS lost FROM losses WHERE {last_minute("ts")}) AS l,
@@ -98,18 +127,19 @@ def timeline() -> statetimeline.Panel:
     """What state each node was in."""
     return states(
         "What nodes do",
-        "Passing; idle (beats, nothing to pass in this range); silent (beats, passed something before or after, "
-        "nothing now); dropping (5 % of its packets or more); down (its process does not beat); a gap where nobody "
-        "looked. The 25 chosen nodes that were worst for longest.",
+        "Passing; idle (beats, had nothing to pass yet); quiet (beats, passed something before, nothing now: its "
+        "traffic has gone elsewhere, or it swallows it); no tap (nobody looks at it, though at others); dropping (5 % "
+        "of its packets or more); down (its process does not beat); a gap where nobody looked at any. The 25 chosen "
+        "nodes that were worst for longest.",
         lines(
             "node",
             f"""
             SELECT name, step, multiIf(beats = 0, {DOWN}, dropped > {DROPPING_FROM} * (passed + dropped), {DROPPING},
-            passed > 0, {PASSING}, ever > 0, {SILENT}, {IDLE}) AS value
-            FROM (SELECT node AS name, step, passed, dropped, beats, sum(passed) OVER (PARTITION BY node) AS ever
-            FROM ({_SEEN.strip()}))
+            passed > 0, {PASSING}, beats = 2, {UNSEEN}, before > 0, {QUIET}, {IDLE}) AS value
+            FROM (SELECT node AS name, step, passed, dropped, beats,
+            sum(passed) OVER (PARTITION BY node ORDER BY step) AS before FROM ({_EXPECTED.strip()}))
             """,
-            f"countIf(value >= {SILENT}) * 10 + max(value)",
+            f"countIf(value >= {UNSEEN}) * 10 + countIf(value = {QUIET}) + max(value)",
             top=25,
         ),
         "node",
@@ -122,18 +152,23 @@ def unusual() -> timeseries.Panel:
     """Which nodes pass much more or less than usual."""
     return series(
         "Coloured packets against the node's own median",
-        "1 is the median of this range; the 10 chosen nodes that went furthest from it. A fall to 0 while probes go "
-        "silent is a crash; a neighbour then rises.",
+        "1 is the median of what the node passed in this range; the 10 chosen nodes that went furthest, by more than "
+        "chance explains. A fall to 0 while probes go silent is a crash; a neighbour then rises.",
         lines(
             "node",
             f"""
-            SELECT node AS name, step, if(usual > 0, passed / usual, NULL) AS value FROM (
-                SELECT node, step, passed, median(passed) OVER (PARTITION BY node) AS usual FROM ({_SEEN.strip()}))
+            SELECT node AS name, step, passed / usual AS value, abs(passed - usual) / sqrt(usual) AS far FROM (
+                SELECT node, step, passed, medianIf(passed, passed > 0) OVER (PARTITION BY node) AS usual
+                FROM ({_SEEN.strip()}))
+            WHERE usual > 0
             """,
-            "max(abs(value - 1))",
+            f"maxIf(far, far >= {FAR})",
+            keep="worst > 0",
         ),
         "none",
         label="node",
+        finest="30s",
+        nothing="no node is far from its median, as far as is known",
         links={"this node": links.fleet("node")},
     )
 
@@ -146,12 +181,12 @@ def drops() -> timeseries.Panel:
         lines(
             "what",
             f"""
-            SELECT concat(node, ' ', reason) AS name, {step("second")} AS step, sum(points) / {STEP} AS value
-            FROM drop_points_1s WHERE {in_steps("second")} AND {chosen_node("node")} GROUP BY name, step
+            SELECT concat(node, ' ', reason) AS name, step, sum(n) / {STEP} AS value
+            FROM ({counts("drop_points", ["node", "reason"], chosen_node("node"))}) GROUP BY name, step
             """,
             "sum(value)",
         ),
-        "cps",
+        RATE,
         label="what",
         bars=True,
     )
@@ -165,9 +200,8 @@ def residence() -> timeseries.Panel:
         lines(
             "node",
             f"""
-            SELECT node AS name, {step("second")} AS step,
-            quantilesTDigestMerge(0.5, 0.99)(residence_ns)[2] / 1e9 AS value
-            FROM trace_points_1s WHERE {in_steps("second")} AND {chosen_node("node")} GROUP BY name, step
+            SELECT node AS name, step, {QUANTILES}[2] / 1e9 AS value
+            FROM ({counts("trace_points", ["node"], chosen_node("node"), digest=True)}) GROUP BY name, step
             """,
             "max(value)",
         ),
@@ -193,16 +227,14 @@ def taps() -> table.Panel:
         """,
         {
             "node": links.node(),
-            "worker": Column(width=65),
-            "kind": Column(width=75),
-            "writer": Column(width=65, words={"alive": GOOD, "dead": BAD}),
-            "heartbeat_age": Column(title="heartbeat", width=90, unit="s"),
-            "waiting": Column(title="not yet in warehouse", width=90, unit="short"),
-            "lost": Column(title="lost in tap", width=90, unit="short"),
-            "not_sampled": Column(title="not sampled", width=90, unit="short"),
-            "looked": Column(title="looked at"),
+            "worker": Column(width=80),
+            "kind": Column(width=90),
+            "writer": Column(width=90, words={"alive": GOOD, "dead": BAD}),
+            "heartbeat_age": Column(title="heartbeat", width=110, unit="s"),
+            "waiting": Column(title="not yet in warehouse", width=180, unit="short"),
+            "lost": Column(title="lost in tap", width=110, unit="short"),
+            "not_sampled": Column(title="not sampled", width=120, unit="short"),
+            "looked": when("looked at", fill=True),
         },
-        width=12,
-        height=10,
         nothing="the collector looked at no tap in this time range",
     )

@@ -13,9 +13,9 @@ from grafana_foundation_sdk.models import dashboard as models
 from dashboards.source import REF, Query
 
 # The palette of Okabe and Ito, which people with any kind of colour vision can tell apart. A colour never says
-# anything alone: there is a word or a number beside it. NEUTRAL is what is not known, and stands first in all
-# thresholds, because Grafana takes the first colour for "no data".
-GOOD, WARN, BAD, CALM, OTHER = "#009E73", "#E69F00", "#D55E00", "#56B4E9", "#CC79A7"
+# anything alone: there is a word or a number beside it. ODD is to be looked at, and no fault yet. NEUTRAL is what is
+# not known, and stands first in all thresholds, because Grafana takes the first colour for "no data".
+GOOD, WARN, BAD, CALM, OTHER, ODD = "#009E73", "#E69F00", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442"
 NEUTRAL = "#8A8A8A"
 
 # What a word means is told by the same colour everywhere.
@@ -48,6 +48,9 @@ SAID = {
     "closed": "closed",
 }
 
+# Units: a rate, whatever is counted; a time to the second, or to the millisecond.
+RATE, SECOND, MILLISECOND = "suffix: /s", "time:YYYY-MM-DD HH:mm:ss", "time:YYYY-MM-DD HH:mm:ss.SSS"
+
 Step = tuple[float | None, str]
 
 
@@ -69,9 +72,12 @@ def words(colours: Mapping[str, str], said: Mapping[str, str] = SAID) -> models.
 
 
 def matching(*patterns: tuple[str, str]) -> list[models.RegexMap]:
-    """Colours for texts: (regular expression of JavaScript, colour), the first that matches counts."""
+    """Colours for texts: (regular expression of JavaScript, colour), the first that matches counts.
+
+    In slashes, because Grafana takes a pattern without them for the whole text.
+    """
     return [
-        models.RegexMap(models.DashboardRegexMapOptions(p, models.ValueMappingResult(color=colour, index=i)))
+        models.RegexMap(models.DashboardRegexMapOptions(f"/{p}/", models.ValueMappingResult(color=colour, index=i)))
         for i, (p, colour) in enumerate(patterns)
     ]
 
@@ -126,6 +132,7 @@ def series(
     height: int = 8,
     bars: bool = False,
     finest: str = "5s",
+    nothing: str = "no data",
     links: Mapping[str, str] | None = None,
 ) -> timeseries.Panel:
     """Lines over time, or stacked bars where a series is sparse.
@@ -141,6 +148,7 @@ def series(
         .with_target(Query(sql))
         .unit(unit)
         .min(0)
+        .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC))
         .interval(finest)
         .max_data_points(120 if bars else 240)
         .draw_style(common_models.GraphDrawStyle.BARS if bars else common_models.GraphDrawStyle.LINE)
@@ -151,7 +159,7 @@ def series(
         .point_size(4)
         # A gap is a gap: no data is not zero, and not what was before.
         .span_nulls(False)
-        .no_value("no data")
+        .no_value(nothing)
         .legend(
             common.VizLegendOptions()
             .display_mode(common_models.LegendDisplayMode.TABLE)
@@ -238,7 +246,7 @@ class Column:
     """How a column of a table is shown.
 
     `width`: pixels, 0 for what is left; `wrap`: long text goes on in the next line; `link`: (title, URL); `words`:
-    word -> colour; `hidden`: there for links alone.
+    word -> colour, or (pattern, colour) each as in `matching`; `hidden`: there for links alone.
     """
 
     title: str = ""
@@ -247,12 +255,13 @@ class Column:
     wrap: bool = False
     hidden: bool = False
     link: tuple[str, str] | None = None
-    words: Mapping[str, str] | None = None
+    words: Mapping[str, str] | Sequence[tuple[str, str]] = ()
 
     def properties(self) -> list[models.DynamicConfigValue]:
         """As Grafana's overrides say it."""
         value = models.DynamicConfigValue
-        out = []
+        # The panel's own "no value" is for a table without rows, and would stand in empty cells too.
+        out = [value(id_val="noValue", value="-")]
         if self.title:
             out.append(value(id_val="displayName", value=self.title))
         if self.width:
@@ -260,7 +269,8 @@ class Column:
         if self.unit:
             out.append(value(id_val="unit", value=self.unit))
         if self.words:
-            out.append(value(id_val="mappings", value=[words(self.words)]))
+            known = [words(self.words)] if isinstance(self.words, Mapping) else matching(*self.words)
+            out.append(value(id_val="mappings", value=known))
             out.append(value(id_val="custom.cellOptions", value={"type": "color-text", "wrapText": self.wrap}))
         elif self.wrap:
             out.append(value(id_val="custom.cellOptions", value={"type": "auto", "wrapText": True}))
@@ -269,6 +279,12 @@ class Column:
         if self.link:
             out.append(value(id_val="links", value=[{"title": self.link[0], "url": self.link[1]}]))
         return out
+
+
+def when(title: str = "", precise: bool = False, fill: bool = False) -> Column:
+    """A column with a time, wide enough for it; `fill`: or for what is left."""
+    width = 0 if fill else 195 if precise else 165
+    return Column(title=title, width=width, unit=MILLISECOND if precise else SECOND)
 
 
 def rows(
@@ -288,7 +304,9 @@ def rows(
         .datasource(REF)
         .with_target(Query(sql, table=True))
         .no_value(nothing)
-        .min_width(60)
+        # What a word is not known for is grey, not the green that Grafana begins with.
+        .thresholds(thresholds())
+        .min_width(90)
         .cell_height(common_models.TableCellHeight.SM)
         .height(height)
         .span(width)

@@ -7,7 +7,22 @@ from grafana_foundation_sdk.builders import table
 from grafana_foundation_sdk.models import dashboard as models
 
 from dashboards import links
-from dashboards.panels import BAD, CALM, GOOD, NEUTRAL, OF, OUTCOMES, WARN, Column, matching, number, rows, thresholds
+from dashboards.failures import failures
+from dashboards.panels import (
+    BAD,
+    CALM,
+    GOOD,
+    NEUTRAL,
+    OF,
+    OUTCOMES,
+    WARN,
+    Column,
+    matching,
+    number,
+    rows,
+    thresholds,
+    when,
+)
 from dashboards.source import REF, Places, text
 
 # 0 is "no probe"; the Drop Points of clients' packets have it too, so it is never looked for.
@@ -95,7 +110,7 @@ def build(places: Places) -> builders.Dashboard:
         .with_row(builders.Row("Hop by hop"))
         .with_panel(journey())
         .with_row(builders.Row("Other probes"))
-        .with_panel(recent())
+        .with_panel(failures("Latest probes not answered"))
     )
 
 
@@ -141,8 +156,8 @@ def seen() -> table.Panel:
         FROM probes AS p LEFT JOIN vips AS v ON v.id = p.vip_id WHERE {_IT}
         """,
         {
-            "probe": Column(width=180, unit="string"),
-            "ts": Column(title="sent", width=170),
+            "probe": Column(width=links.NUMBER_WIDTH, unit="string"),
+            "ts": when("sent", precise=True),
             "prober": Column(width=100),
             "outcome": Column(width=90, words=OUTCOMES),
             "rtt": Column(title="round trip", width=100, unit="s"),
@@ -185,34 +200,12 @@ def journey() -> table.Panel:
             "node": links.node(),
             "worker": Column(width=70),
             "packet": Column(width=90),
-            "what": Column(width=220, wrap=True, words={"passed": GOOD}),
+            "what": Column(width=220, wrap=True, words=(("^passed", GOOD), ("^dropped", BAD))),
             "residence": Column(width=100, unit="s"),
             "tunnel_from": Column(title="tunnel from", width=160, wrap=True),
             "tunnel_to": Column(title="tunnel to", width=160, wrap=True),
             "real_server": Column(title="real server"),
         },
-        height=12,
+        height=10,
         nothing=_NONE,
-    )
-
-
-def recent() -> table.Panel:
-    """Where to go on from here."""
-    return rows(
-        "Latest probes not answered",
-        "The newest 50 of this time range; each leads to its journey.",
-        """
-        SELECT toString(probe_id) AS probe, ts, prober, toString(v.name) AS vip, outcome, src_port
-        FROM probes AS p LEFT JOIN vips AS v ON v.id = p.vip_id
-        WHERE $__timeFilter_ms(ts) AND outcome != 'answered' ORDER BY ts DESC LIMIT 50
-        """,
-        {
-            "probe": links.probe(),
-            "ts": Column(title="sent", width=170),
-            "prober": Column(width=120),
-            "vip": links.vip(),
-            "outcome": Column(width=90, words=OUTCOMES),
-            "src_port": Column(title="source port", unit="string"),
-        },
-        nothing="every probe of this time range that is known was answered",
     )

@@ -27,10 +27,11 @@ def step(column: str) -> str:
     return f"toUInt32(intDiv(toUnixTimestamp({column}), {STEP}))"
 
 
-def lines(label: str, points: str, worst: str, top: int = 10) -> str:
+def lines(label: str, points: str, worst: str, top: int = 10, keep: str = "isFinite(worst)") -> str:
     """SQL for a chart with a line for each of the `top` names for which `worst` is highest.
 
-    `points`: a query that gives (name, step, value), one row each; value may be NULL. `worst`: an aggregate of them.
+    `points`: a query that gives (name, step, value), one row each; value may be NULL. `worst`: an aggregate of them,
+    and of any other columns; `keep`: a condition on it, without which a name is not drawn.
     """
     return f"""
     SELECT toDateTime(step * {STEP}, 'UTC') AS time, name AS {label}, known[step] AS value
@@ -38,7 +39,7 @@ def lines(label: str, points: str, worst: str, top: int = 10) -> str:
     SELECT name, known, arrayJoin({STEPS}) AS step FROM (
     SELECT toString(name) AS name, {worst} AS worst,
     CAST(groupArray((step, toFloat64(value))), 'Map(UInt32, Nullable(Float64))') AS known
-    FROM ({points.strip()}) GROUP BY name HAVING isFinite(worst) ORDER BY worst DESC, name LIMIT {top}))
+    FROM ({points.strip()}) GROUP BY name HAVING {keep} ORDER BY worst DESC, name LIMIT {top}))
     ORDER BY time, {label}
     """
 
@@ -46,14 +47,14 @@ def lines(label: str, points: str, worst: str, top: int = 10) -> str:
 def wide(columns: dict[str, str], source: str) -> str:
     """SQL for a chart with the same few lines always: a column each, NULL in steps without a row.
 
-    `columns`: name -> expression over the rows of a step; `source`: what stands from FROM to WHERE.
+    `columns`: name -> expression over the rows of a step; `source`: a query that gives rows with their `step`.
     """
     values = ", ".join(f"toNullable(toFloat64({expression})) AS {name}" for name, expression in columns.items())
     found = ", ".join(f"found.{name} AS {name}" for name in columns)
     return f"""
     SELECT toDateTime(grid.step * {STEP}, 'UTC') AS time, {found}
     FROM (SELECT arrayJoin({STEPS}) AS step) AS grid
-    LEFT JOIN (SELECT at AS step, {values} {source.strip()} GROUP BY step) AS found ON found.step = grid.step
+    LEFT JOIN (SELECT step, {values} FROM ({source.strip()}) GROUP BY step) AS found ON found.step = grid.step
     ORDER BY time
     """
 

@@ -20,6 +20,12 @@ from lab.state import read_lines
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
+def _items(page: Any) -> list[dict[str, Any]] | None:
+    """The items of a page, which has the newest first, newest last; None when it is none."""
+    found = page.get("items") if isinstance(page, dict) else None
+    return found[::-1] if isinstance(found, list) else None
+
+
 class Observer:
     """Asks the services of one lab. Use as a context manager."""
 
@@ -61,16 +67,12 @@ class Observer:
         return [json.loads(line) for line in answer.text.splitlines() if line]
 
     def incidents(self) -> list[dict[str, Any]] | None:
-        """Every incident, newest last, as the analyzer tells them."""
-        found = self.get("analyzer", "/v1/incidents")
-        if isinstance(found, dict):
-            found = found.get("incidents")
-        return found if isinstance(found, list) else None
+        """The latest incidents, newest last, as the analyzer tells them."""
+        return _items(self.get("analyzer", "/v1/incidents", limit=1000))
 
     def migrations(self) -> list[dict[str, Any]] | None:
-        """Every migration, as control tells them."""
-        found = self.get("control", "/v1/migrations")
-        return found if isinstance(found, list) else None
+        """The latest migrations, newest last, as control tells them."""
+        return _items(self.get("control", "/v1/migrations", limit=1000))
 
     def nodes(self) -> list[dict[str, Any]] | None:
         """Every node, as control sees it."""

@@ -7,11 +7,16 @@ detection settles on, the state, the severity of now, what redundancy is left) i
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+
+import structlog
 
 from analyzer import standing
 from analyzer.incident import Incident
 from contract.incidents import CLOSED, MITIGATED, OPEN
+
+log = structlog.get_logger()
 
 ALERT_NAMES = {
     "node_down": "TgwNodeDown",
@@ -56,10 +61,18 @@ class Alert:
         return f"{self.starts_ns}{' mitigated' if self.mitigated else ''}"
 
 
+@functools.cache
+def name_of(family: str) -> str:
+    """The name of a family's alert; a family that has none is told of all the same, and said once."""
+    if family not in ALERT_NAMES:
+        log.error("a family of faults has no name of its own among the alerts", family=family, alertname="TgwFault")
+    return ALERT_NAMES.get(family, "TgwFault")
+
+
 def of(incident: Incident, url: str) -> Alert:
     """The alert of an incident. `url`: where the analyzer's API is, for the link."""
     labels = {
-        "alertname": ALERT_NAMES[incident.family],
+        "alertname": name_of(incident.family),
         "region": incident.region,
         "severity": incident.worst,
         "subject": incident.subject,

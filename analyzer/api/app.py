@@ -21,9 +21,14 @@ from analyzer.engine import Engine
 from analyzer.feeds import Feeds
 from analyzer.ledger import KINDS, Ledger, judge
 from analyzer.rows import Rows
+from contract.incidents import STATES
 from warehouse.client import Refused, Unavailable
 
 Limit = Annotated[int, Query(ge=1, le=5000)]
+PageLimit = Annotated[int, Query(ge=1, le=1000)]
+Number = Annotated[int, Query(ge=0, lt=2**63)]
+# The last one of the page before: when it began [ns since 1970] and its id.
+Place = Annotated[str, Query(pattern=r"^[0-9]{1,19}:[a-z0-9-]{1,100}$")]
 Nanoseconds = Annotated[int, Query(ge=0, lt=2**63)]
 State = Literal["open", "acting", "verifying", "mitigated", "closed", "active"]
 Outcome = Literal["answered", "refused", "dropped", "silent", "unexplained", "unknown_feed", "unsent"]
@@ -81,22 +86,29 @@ def build(engine: Engine, shell: Shell) -> FastAPI:
         )
 
     @app.get("/v1/incidents")
-    async def incidents(state: State | None = None, limit: Limit = 1000) -> list[dict[str, Any]]:
-        """Incidents, oldest first; `active` means every state but closed."""
-        found = sorted(engine.book.incidents.values(), key=lambda i: (i.opened_ns, i.id))
+    async def incidents(
+        state: State | None = None, limit: PageLimit = 100, before: Place | None = None
+    ) -> documents.Page:
+        """Incidents, newest first, a page at a time; `active` means every state but closed."""
+        wanted: set[str] | None = None if state is None else {state}
         if state == "active":
-            found = [i for i in found if i.is_open]
-        elif state is not None:
-            found = [i for i in found if i.state == state]
-        return [documents.brief(i) for i in found[-limit:]]
+            wanted = {name for name, known in STATES.items() if not known.over}
+        return documents.incidents(engine, limit, before, wanted)
 
     @app.get("/v1/incidents/{incident_id}", responses=problem)
     async def incident(incident_id: str) -> dict[str, Any]:
-        """One incident: evidence, sample journeys, timeline, actions, alerts, decisions."""
-        found = engine.book.incidents.get(incident_id)
+        """One incident: evidence, sample journeys, the end of its timeline, actions, alerts, decisions."""
+        found = documents.document_of(engine, incident_id)
         if found is None:
             raise HTTPException(404, f"no incident {incident_id[:80]!r}")
         return documents.whole(found, engine.store)
+
+    @app.get("/v1/incidents/{incident_id}/timeline", responses=problem)
+    async def timeline(incident_id: str, limit: PageLimit = 100, before: Number | None = None) -> documents.Page:
+        """The timeline of one incident, newest first, a page at a time."""
+        if documents.document_of(engine, incident_id) is None:
+            raise HTTPException(404, f"no incident {incident_id[:80]!r}")
+        return documents.by_number(engine.store.events(incident_id, limit, before)[::-1], limit)
 
     @app.get("/v1/nodes")
     async def nodes() -> list[dict[str, Any]]:
@@ -159,17 +171,19 @@ def build(engine: Engine, shell: Shell) -> FastAPI:
 
     @app.get("/v1/decisions")
     async def decisions(
-        limit: Limit = 200,
+        limit: PageLimit = 100,
+        before: Number | None = None,
         incident: str | None = None,
         about: Literal["remedy", "alert", "incident"] | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> documents.Page:
         """What was decided and why, newest first: why there was an action or an alert, and why there was none."""
-        return engine.store.decisions(limit, incident, about)
+        return documents.by_number(engine.store.decisions(limit, incident, about, before), limit)
 
     @app.get("/v1/silences")
-    async def silences(active: bool = False) -> list[Silence]:
-        """Every silence, or those that hold now."""
-        return [s for s in engine.silences.values() if not active or s.active(engine.now_ns)]
+    async def silences(active: bool = False, limit: PageLimit = 100, before: Place | None = None) -> documents.Silences:
+        """Every silence, or those that hold now, newest first, a page at a time."""
+        found = [s for s in engine.silences.values() if not active or s.active(engine.now_ns)]
+        return documents.silences(found, limit, before)
 
     @app.post("/v1/silences", status_code=201)
     async def add_silence(wanted: NewSilence) -> Silence:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from typing import Any
 
 from pydantic import BaseModel
 
 from analyzer import journey
+from analyzer.alerting.silence import Silence
 from analyzer.engine import Engine
 from analyzer.incident import Incident
 from analyzer.region import SECOND
@@ -21,6 +23,13 @@ class Problem(BaseModel):
     """Why a request was not answered as wished."""
 
     detail: str
+
+
+class Page(BaseModel):
+    """Some of many, newest first. `next`: what to ask for the following page by (`before`); null: there is none."""
+
+    items: list[dict[str, Any]]
+    next: str | None
 
 
 class Health(BaseModel):
@@ -53,23 +62,59 @@ class Totals(BaseModel):
     records_lost: int
 
 
-def brief(incident: Incident) -> dict[str, Any]:
-    """An incident without its samples."""
-    document = incident.as_dict()
-    del document["samples"]
-    document["closed_ns"] = incident.closed_ns or None
-    return document
+def document_of(engine: Engine, identity: str) -> dict[str, Any] | None:
+    """An incident as it is now, from memory or from the store."""
+    incident = engine.book.incidents.get(identity)
+    document = incident.as_dict() if incident is not None else engine.store.incident(identity)
+    return document and document | {"closed_ns": document.get("closed_ns") or None}
 
 
-def whole(incident: Incident, store: Store) -> dict[str, Any]:
-    """An incident with everything about it."""
-    document = incident.as_dict()
-    document["closed_ns"] = incident.closed_ns or None
+def incidents(engine: Engine, limit: int, before: str | None, states: Collection[str] | None) -> Page:
+    """Incidents without their samples. `before`: opened_ns:id."""
+    place: tuple[int, str] | None = None
+    if before is not None:
+        opened, _, identity = before.partition(":")
+        place = min(int(opened), 2**63 - 1), identity
+    found = engine.store.incident_page(limit, place, states)
+    items = []
+    for kept in found:
+        document = document_of(engine, str(kept["id"])) or kept
+        items.append({k: v for k, v in document.items() if k != "samples"})
+    last = f"{found[-1]['opened_ns']}:{found[-1]['id']}" if len(found) == limit else None
+    return Page(items=items, next=last)
+
+
+class Silences(BaseModel):
+    """Some silences, newest first. `next`: see Page."""
+
+    items: list[Silence]
+    next: str | None
+
+
+def silences(found: Iterable[Silence], limit: int, before: str | None) -> Silences:
+    """A page of silences. `before`: created_ns:id."""
+    ordered = sorted(found, key=lambda s: (s.created_ns, s.id), reverse=True)
+    if before is not None:
+        created, _, identity = before.partition(":")
+        ordered = [s for s in ordered if (s.created_ns, s.id) < (int(created), identity)]
+    items = ordered[:limit]
+    more = len(ordered) > limit
+    return Silences(items=items, next=f"{items[-1].created_ns}:{items[-1].id}" if more else None)
+
+
+def by_number(found: list[dict[str, Any]], limit: int) -> Page:
+    """A page of what carries a number; newest first."""
+    return Page(items=found, next=str(found[-1]["number"]) if len(found) == limit else None)
+
+
+def whole(document: dict[str, Any], store: Store) -> dict[str, Any]:
+    """An incident with everything about it: of its timeline the last, see its own page for the rest."""
+    identity = str(document["id"])
     return document | {
-        "timeline": store.events(incident.id),
-        "actions": store.actions(incident.id),
-        "alerts": store.deliveries(incident.id),
-        "decisions": store.decisions(200, incident.id),
+        "timeline": store.events(identity, 1000),
+        "actions": store.actions(identity)[-200:],
+        "alerts": store.deliveries(identity)[-200:],
+        "decisions": store.decisions(200, identity),
     }
 
 

@@ -14,19 +14,23 @@ from contract.documents import DocumentError, Problem, parse
 from contract.fleet import Fleet, Policy
 from gateway.api import metrics
 from gateway.api.models import (
-    AuditLimit,
+    AuditPage,
     ClusterAnswer,
+    Cursor,
     Epoch,
     Health,
     MaintenanceChange,
+    MigrationPage,
     NodeAnswer,
+    PageLimit,
     RailsChange,
     Refused,
     RefusedByRail,
 )
-from gateway.control.models import AuditEntry, Maintenance, Migration, Placement, Verdict
+from gateway.control.models import Maintenance, Migration, Placement, Verdict
 from gateway.control.models import Request as MigrationRequest
-from gateway.control.orchestrator import Conflict, Orchestrator, Unknown
+from gateway.control.orchestrator import Conflict, Degraded, Orchestrator, Unknown
+from gateway.control.store import WriteFailed
 
 LARGEST_DOCUMENT = 32 * 1024 * 1024
 
@@ -63,10 +67,23 @@ def _fleet_routes(app: FastAPI, o: Orchestrator) -> None:
         links = [link for op in o.operators.values() for link in op.links.values()]
         up = sum(o.node_state(n) == "up" for n in nodes)
         behind = sum(link.reach == "up" and not link.acked for link in links)
-        return Health(fleet_epoch=o.epoch, nodes=len(nodes), nodes_up=up, nodes_behind=behind)
+        problems = o.problems()
+        return Health(
+            status="degraded" if problems else "ok",
+            problems=problems,
+            fleet_epoch=o.epoch,
+            nodes=len(nodes),
+            nodes_up=up,
+            nodes_behind=behind,
+        )
 
-    @app.get("/v1/fleet", summary="The fleet document in force", responses={404: {"model": Refused}})
+    @app.get(
+        "/v1/fleet",
+        summary="The fleet document in force",
+        responses={404: {"model": Refused}, 503: {"model": Refused}},
+    )
     async def get_fleet() -> Fleet:
+        o.usable()
         if o.fleet is None:
             raise Unknown("no fleet document has been applied yet: PUT one to /v1/fleet")
         return o.fleet
@@ -75,7 +92,7 @@ def _fleet_routes(app: FastAPI, o: Orchestrator) -> None:
         "/v1/fleet",
         summary="Put a whole fleet document in force",
         openapi_extra=_FLEET_BODY,
-        responses={409: {"model": Refused}, 413: {"model": Refused}, 422: {"model": Refused}},
+        responses={s: {"model": Refused} for s in (409, 413, 422, 503)},
     )
     async def put_fleet(request: Request) -> Epoch:
         """The document is checked as a whole; nothing of a wrong one is applied."""
@@ -88,12 +105,14 @@ def _fleet_routes(app: FastAPI, o: Orchestrator) -> None:
         client = request.client.host if request.client else "a local socket"
         return Epoch(epoch=o.apply_fleet(fleet, f"API from {client}"))
 
-    @app.get("/v1/placement", summary="Where each VIP is")
+    @app.get("/v1/placement", summary="Where each VIP is", responses={503: {"model": Refused}})
     async def placement() -> list[Placement]:
+        o.usable()
         return o.placement()
 
-    @app.get("/v1/clusters", summary="What each cluster can carry and carries")
+    @app.get("/v1/clusters", summary="What each cluster can carry and carries", responses={503: {"model": Refused}})
     async def clusters() -> list[ClusterAnswer]:
+        o.usable()
         if o.fleet is None:
             return []
         live, capacity, load, current = o.live(), o.capacity_live(), o.load(), o.current()
@@ -119,8 +138,9 @@ def _fleet_routes(app: FastAPI, o: Orchestrator) -> None:
 
 
 def _node_routes(app: FastAPI, o: Orchestrator) -> None:
-    @app.get("/v1/nodes", summary="Every node as control sees it")
+    @app.get("/v1/nodes", summary="Every node as control sees it", responses={503: {"model": Refused}})
     async def nodes() -> list[NodeAnswer]:
+        o.usable()
         if o.fleet is None:
             return []
         clusters = {c.name: c for c in o.fleet.clusters}
@@ -151,7 +171,7 @@ def _node_routes(app: FastAPI, o: Orchestrator) -> None:
     @app.post(
         "/v1/nodes/{name}/maintenance",
         summary="Take a node out of the routes, or back in",
-        responses={404: {"model": Refused}, 422: {"model": Refused}},
+        responses={404: {"model": Refused}, 422: {"model": Refused}, 503: {"model": Refused}},
     )
     async def maintenance(name: str, change: Annotated[MaintenanceChange, Body()]) -> Maintenance:
         """The node keeps its tables: packets on their way to it are still forwarded."""
@@ -164,7 +184,7 @@ def _migration_routes(app: FastAPI, o: Orchestrator) -> None:
         summary="Ask for a migration",
         status_code=202,
         response_model=Migration,
-        responses={409: {"model": RefusedByRail}, 422: {"model": Refused}},
+        responses={409: {"model": RefusedByRail}, 422: {"model": Refused}, 503: {"model": Refused}},
     )
     async def request_migration(request: Annotated[MigrationRequest, Body()]) -> Any:
         """Accepted, or refused by a rail with its reason. A dry run is accepted, planned, and not carried out."""
@@ -173,9 +193,27 @@ def _migration_routes(app: FastAPI, o: Orchestrator) -> None:
             return JSONResponse({"detail": found.detail, "rail": found.refused_by, "id": found.id}, 409)
         return found
 
-    @app.get("/v1/migrations", summary="Every migration, oldest first")
-    async def migrations() -> list[Migration]:
-        return o.migrations()
+    @app.get(
+        "/v1/migrations", summary="Migrations, latest first, a page at a time", responses={422: {"model": Refused}}
+    )
+    async def migrations(
+        limit: Annotated[PageLimit, Query()] = 100,
+        before: Annotated[Cursor | None, Query()] = None,
+        since: Annotated[Cursor | None, Query()] = None,
+        active: bool = False,
+    ) -> MigrationPage:
+        """`since`: those that changed after that change, in the order of change; a time in microseconds will do too.
+
+        `active`: all that are under way, and no others; there is but one page of them.
+        """
+        if active:
+            return MigrationPage(items=o.active(), next=None, store=o.store.id)
+        if since is not None:
+            found = o.store.migrations_changed(since, limit)
+            return MigrationPage(items=[m for _, m in found], next=found[-1][0] if found else since, store=o.store.id)
+        found = o.store.migrations_before(before, limit)
+        last = found[-1][0] if len(found) == limit else None
+        return MigrationPage(items=[m for _, m in found], next=last, store=o.store.id)
 
     @app.get("/v1/migrations/{migration_id}", summary="One migration", responses={404: {"model": Refused}})
     async def one_migration(migration_id: str) -> Migration:
@@ -184,7 +222,7 @@ def _migration_routes(app: FastAPI, o: Orchestrator) -> None:
     @app.post(
         "/v1/migrations/{migration_id}/verdict",
         summary="What fresh probes of the moved VIPs say",
-        responses={404: {"model": Refused}, 409: {"model": Refused}, 422: {"model": Refused}},
+        responses={s: {"model": Refused} for s in (404, 409, 422, 503)},
     )
     async def verdict(migration_id: str, verdict: Annotated[Verdict, Body()]) -> Migration:
         """Counts while the migration is verifying: clean ends it, anything else takes it back if it can be."""
@@ -203,8 +241,11 @@ def _rail_routes(app: FastAPI, o: Orchestrator) -> None:
         return o.set_rails(fields, change.by, change.reason)
 
     @app.get("/v1/audit", summary="Who did what, and why, latest first", responses={422: {"model": Refused}})
-    async def audit(limit: Annotated[AuditLimit, Query()] = 100) -> list[AuditEntry]:
-        return o.store.audit_entries(limit)
+    async def audit(
+        limit: Annotated[PageLimit, Query()] = 100, before: Annotated[Cursor | None, Query()] = None
+    ) -> AuditPage:
+        found = o.store.audit_entries(limit, before)
+        return AuditPage(items=found, next=found[-1].seq if len(found) == limit else None)
 
 
 class _TooLarge(Exception):
@@ -228,6 +269,8 @@ def _errors(app: FastAPI) -> None:
 
     app.add_exception_handler(DocumentError, document)
     app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(Degraded, lambda _, error: _refusal(503, f"control holds still: {error}", []))
+    app.add_exception_handler(WriteFailed, lambda _, error: _refusal(503, f"nothing was done: {error}", []))
     for kind, status in ((Conflict, 409), (Unknown, 404), (_TooLarge, 413)):
         app.add_exception_handler(kind, lambda _, error, status=status: _refusal(status, str(error), []))
 

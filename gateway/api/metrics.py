@@ -43,8 +43,8 @@ class ControlCollector(Collector):
             ("polls_missed", "Status polls without an answer in time", sum(x.polls_missed for x in links)),
         ):
             yield CounterMetricFamily(f"tgw_control_{name}", text, value=value)
-        moves = GaugeMetricFamily("tgw_control_migrations", "Migrations ever asked for, by state now", labels=["state"])
-        for migration_state, count in sorted(Counter(m.state for m in o.migrations()).items()):
+        moves = GaugeMetricFamily("tgw_control_migrations", "Migrations that are kept, by state", labels=["state"])
+        for migration_state, count in o.store.migration_states().items():
             moves.add_metric([migration_state], count)
         yield moves
         away = sum(p.home != p.current for p in o.placement())

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.control.models import Who, Why
+from gateway.control.models import AuditEntry, Migration, Who, Why
 
 
 class Answer(BaseModel):
@@ -16,9 +16,13 @@ class Answer(BaseModel):
 
 
 class Health(Answer):
-    """`fleet_epoch` 0: no document yet. `nodes_behind`: live nodes that have not acknowledged what is wanted."""
+    """`fleet_epoch` 0: no document yet. `nodes_behind`: live nodes that have not acknowledged what is wanted.
 
-    status: Literal["ok"] = "ok"
+    `problems`: why it is degraded. While control holds still, nodes keep the tables and routes that they have.
+    """
+
+    status: Literal["ok", "degraded"] = "ok"
+    problems: list[str] = []
     fleet_epoch: int
     nodes: int
     nodes_up: int
@@ -117,4 +121,24 @@ class RailsChange(BaseModel):
     reason: Why = ""
 
 
-AuditLimit = Annotated[int, Field(ge=1, le=1000)]
+class MigrationPage(Answer):
+    """Some migrations. `next`: what to ask for the following page by (`before`, or `since`); null: there is none.
+
+    With `since` there is always a next: the number to ask by from then on. `store` names the store whose numbers these
+    are: with another one, begin anew.
+    """
+
+    items: list[Migration]
+    next: int | None
+    store: str
+
+
+class AuditPage(Answer):
+    """Some audit entries, latest first. `next`: what to ask for the following page by (`before`); null: no more."""
+
+    items: list[AuditEntry]
+    next: int | None
+
+
+PageLimit = Annotated[int, Field(ge=1, le=1000)]
+Cursor = Annotated[int, Field(ge=0, lt=2**63)]

@@ -16,7 +16,7 @@ from gateway.control.cluster_operator import Pace
 from gateway.control.node_client import HttpNodeClient
 from gateway.control.orchestrator import Conflict, Orchestrator, Timing
 from gateway.control.settings import ControlSettings, read_probe_key
-from gateway.control.store import Store, StoreError
+from gateway.control.store import Store, StoreError, WriteFailed
 from service import logs
 from service import settings as files
 from service.listen import server
@@ -24,9 +24,19 @@ from service.listen import server
 log = structlog.get_logger()
 
 
-async def serve(settings: ControlSettings, probe_key: str, fleet: Fleet | None) -> None:
-    """Run the control plane and its API until the server is told to stop."""
+async def serve(settings: ControlSettings, probe_key: str, fleet: Fleet | DocumentError | None) -> None:
+    """Run the control plane and its API until the server is told to stop.
+
+    `fleet`: the document of the settings, or what is wrong with it (DocumentError, raised when the store has none).
+    """
     store = Store(settings.store_path)
+    if isinstance(fleet, DocumentError):
+        if store.fleet() is None:
+            store.close()
+            raise fleet
+        # Control must come up again after an upgrade whose rules its own file breaks.
+        log.error("the fleet file is refused; the stored document stays in force", problem=str(fleet))
+        fleet = None
     client = HttpNodeClient(settings.socket, settings.poll_timeout_s, settings.push_timeout_s)
     timing = Timing(
         Pace(settings.poll_s, settings.urgent_poll_s),
@@ -36,11 +46,11 @@ async def serve(settings: ControlSettings, probe_key: str, fleet: Fleet | None) 
         settings.announce_timeout_s,
         concurrency=settings.concurrency,
     )
-    orchestrator = Orchestrator(store, client, probe_key, timing)
+    orchestrator = Orchestrator(store, client, probe_key, timing, keep=settings.keep)
     if fleet is not None:
         try:
             orchestrator.apply_fleet(fleet, "control.toml")
-        except Conflict as error:
+        except (Conflict, WriteFailed) as error:
             log.warning("the fleet file is not applied now", reason=str(error))
     work = asyncio.create_task(orchestrator.run(), name="orchestrator")
     http = server(create(orchestrator), settings.api)
@@ -70,14 +80,19 @@ def main(arguments: list[str]) -> int:
     try:
         settings = files.load(arguments[0], ControlSettings, "TGW_CONTROL_")
         key = read_probe_key(settings.probe_key_file)
-        fleet = None
+        fleet: Fleet | DocumentError | None = None
         if settings.fleet is not None:
-            fleet = parse(files.read_text(settings.fleet), Fleet, str(settings.fleet))
+            try:
+                fleet = parse(files.read_text(settings.fleet), Fleet, str(settings.fleet))
+            except DocumentError as error:
+                fleet = error
     except DocumentError as error:
         files.refuse(error)
     logs.configure("control", settings.log_level)
     try:
         asyncio.run(serve(settings, key, fleet))
+    except DocumentError as error:
+        files.refuse(error)
     except StoreError as error:
         files.refuse(DocumentError("store", [Problem("", "expected a store of control", str(error))]))
     return 0

@@ -17,14 +17,15 @@ import structlog
 
 from contract.documents import DocumentError, Problem, check
 from contract.fleet import Fleet, Node, Policy
-from gateway.control import desired, migration, rails
+from gateway.control import desired, migration, rails, stored_fleet
 from gateway.control.cluster_operator import ClusterOperator, Pace
 from gateway.control.migration import Limits, World
 from gateway.control.models import Maintenance, Migration, Move, Placement, Request, Verdict
 from gateway.control.node_client import NodeClient, NodeError
 from gateway.control.node_link import NodeLink, Wanted
+from gateway.control.settings import Keep
 from gateway.control.sharding import Buffer, NoCapacity, shard
-from gateway.control.store import Spot, Store
+from gateway.control.store import Spot, Store, WriteFailed
 
 log = structlog.get_logger()
 
@@ -33,6 +34,10 @@ NodeState = Literal["up", "unreachable", "maintenance", "unknown"]
 
 class Conflict(Exception):
     """What is asked for does not fit what is going on; the message says why. Nothing was done."""
+
+
+class Degraded(Exception):
+    """Control holds still until a person puts a right fleet document in force; the message says why."""
 
 
 class Unknown(LookupError):
@@ -52,6 +57,12 @@ class Timing:
     concurrency: int = 16
 
 
+# In memory are the migrations of a day, at most so many, and those that something still depends on.
+MEMORY_NS = 24 * 3600 * 1_000_000_000
+MOST_IN_MEMORY = 500
+PRUNE_NS = 3600 * 1_000_000_000
+
+
 class Orchestrator:
     """The fleet. All methods run in one event loop. `clock`: ns since 1970."""
 
@@ -62,8 +73,14 @@ class Orchestrator:
         probe_key: str,
         timing: Timing | None = None,
         clock: Callable[[], int] = time.time_ns,
+        keep: Keep | None = None,
     ) -> None:
         self.store = store
+        self._keep_of_past = keep or Keep()
+        # Why the store did not take the last write; "" when it did.
+        self.unwritten = ""
+        self._untold = False
+        self._next_prune = 0
         self.timing = timing or Timing()
         self._client = client
         self._probe_key = probe_key
@@ -76,12 +93,28 @@ class Orchestrator:
         self._migrations: dict[str, Migration] = {m.id: m for m in store.migrations()}
         self._maintenance = store.maintenance()
         self._epochs = store.node_epochs()
-        stored = store.fleet()
-        self.epoch: int = stored[0] if stored is not None else 0
-        self.fleet: Fleet | None = stored[1] if stored is not None else None
+        self._stored = stored = store.fleet()
+        self.epoch: int = stored.epoch if stored is not None else 0
+        # Why control holds still: nodes keep the tables they have, and nothing is withdrawn. "" when it does not.
+        self.fault = stored_fleet.fault(stored, store)
+        self.fleet: Fleet | None = stored.fleet if stored is not None and not self.fault else None
         self.rails = store.rails() or (self.fleet.policy if self.fleet is not None else Policy())
         self._spots = store.placement()
+        if self.fault:
+            log.error("control holds still: nodes keep their tables until a right document is applied", why=self.fault)
         self._tell()
+
+    def problems(self) -> list[str]:
+        """What people should know of: nothing when all is well."""
+        aside = self.store.set_aside
+        out = [self.fault, f"the store takes no writes: {self.unwritten}" if self.unwritten else ""]
+        out.append(f"{aside} rows of the store could not be read and are in its table unreadable" if aside else "")
+        return [x for x in out if x]
+
+    def usable(self) -> None:
+        """Degraded while control holds still."""
+        if self.fault:
+            raise Degraded(self.fault)
 
     # Running.
 
@@ -118,7 +151,56 @@ class Orchestrator:
                 self._tasks[name] = asyncio.create_task(operator.run(), name=f"operator {name}")
 
     def tick(self) -> None:
-        """Move every migration on as far as it goes now, and keep the operators told."""
+        """Move every migration on as far as it goes now, and keep the operators told.
+
+        What the store does not take now is done by a later turn: nothing is acted on that is not durable.
+        """
+        if self.fleet is None:
+            return
+        try:
+            self._turn()
+            self._prune()
+        except WriteFailed as error:
+            self._not_written(error)
+        else:
+            self._written()
+
+    def _not_written(self, error: WriteFailed) -> None:
+        if not self.unwritten:
+            log.error("the store takes no writes; control goes on once it does", problem=str(error))
+        self.unwritten = str(error)
+
+    def _written(self) -> None:
+        if self.unwritten and not self._untold:
+            log.info("the store takes writes again")
+            self.unwritten = ""
+
+    def _prune(self) -> None:
+        now = self._clock()
+        if self._next_prune - PRUNE_NS <= now < self._next_prune:
+            return
+        needed = self._needed()
+        self.store.prune(self._keep_of_past, needed, now)
+        recent = [m.id for m in self._migrations.values() if m.requested_ns > now - MEMORY_NS][-MOST_IN_MEMORY:]
+        kept = needed.union(recent)
+        self._migrations = {k: m for k, m in self._migrations.items() if k in kept}
+        self._next_prune = now + PRUNE_NS
+
+    def _needed(self) -> set[str]:
+        """The migrations that something depends on: under way, the reason for a VIP's place, or of nodes still out."""
+        where = self.current()
+        out = {s.migration for s in self._spots.values() if s.migration is not None}
+        for m in self._migrations.values():
+            away = m.nodes_out and any(where.get(v, m.cluster) != m.cluster for v in m.vip_ids)
+            if m.active or away:
+                out.add(m.id)
+        return out
+
+    def _turn(self) -> None:
+        if self._untold:
+            self._tell()
+        if self._untold:
+            return
         self._catch_up()
         # Just after a start nobody has been heard: that is not the same as nobody being there.
         changed = self.heard()
@@ -135,7 +217,8 @@ class Orchestrator:
     def heard(self) -> bool:
         """Whether every LD has answered once, or has failed to for long enough."""
         names = {c.name for c in self.fleet.clusters if c.role == "clb"} if self.fleet is not None else set()
-        return all(x.reach != "unknown" for n in names for x in self.operators[n].links.values())
+        told = names <= self.operators.keys()
+        return told and all(x.reach != "unknown" for n in names for x in self.operators[n].links.values())
 
     # The fleet document.
 
@@ -145,16 +228,18 @@ class Orchestrator:
             return self.epoch
         self._refuse_unfit(fleet)
         now, old = self._clock(), self.fleet
+        before = self._stored.raw.get("policy") if self.fault and self._stored is not None else None
         removed = self._removed(fleet)
         with self.store.transaction():
             epoch = self.store.add_fleet(fleet, by, now)
-            if (changed := _policy_change(old, fleet)) or old is None:
+            if (changed := stored_fleet.policy_change(old, fleet, before)) or old is None:
                 # What a person has set by hand since stands, but for what the document says anew.
                 self.store.set_rails(self.rails.model_copy(update=changed))
             self._place_anew(fleet, now)
             self._maintain_anew(old, fleet)
+            self.store.let_go_of_faults()
             self.store.audit(now, by, "fleet", f"epoch {epoch}", "", _summary(fleet))
-        self.epoch, self.fleet = epoch, fleet
+        self.epoch, self.fleet, self.fault = epoch, fleet, ""
         self._spots = self.store.placement()
         self._maintenance = self.store.maintenance()
         self.rails = self.store.rails() or fleet.policy
@@ -175,7 +260,9 @@ class Orchestrator:
                 raise Conflict(f"{m.id} is {m.state} and moves VIPs which the document does not have")
 
     def _place_anew(self, fleet: Fleet, now: int) -> None:
-        homes = {v.id: v.cluster for v in self.fleet.vips} if self.fleet is not None else {}
+        homes = (
+            {v.id: v.cluster for v in self.fleet.vips} if self.fleet is not None else stored_fleet.homes(self._stored)
+        )
         clb = {c.name for c in fleet.clusters if c.role == "clb"}
         moving = {v for m in self.active() for v in m.vip_ids}
         for vip in fleet.vips:
@@ -220,7 +307,10 @@ class Orchestrator:
 
         for wanted in removed:
             self._epochs[wanted.desired.node] = (wanted.epoch, wanted.desired.digest)
-            self.store.set_node_epoch(wanted.desired.node, *self._epochs[wanted.desired.node])
+            try:
+                self.store.set_node_epoch(wanted.desired.node, *self._epochs[wanted.desired.node])
+            except WriteFailed as error:  # a node that is ahead of the store is caught up with
+                self._not_written(error)
             task = asyncio.ensure_future(last_word(wanted))
             self._farewells.add(task)
             task.add_done_callback(self._farewells.discard)
@@ -236,20 +326,34 @@ class Orchestrator:
         return entry.on if entry is not None else node.maintenance
 
     def _tell(self) -> None:
-        """Work out every node's desired state and give it to the operators; epochs are durable first."""
+        """Work out every node's desired state and give it to the operators; epochs are durable first.
+
+        When they are not to be had, nodes keep what they have, and the next turn tells them.
+        """
+        self._untold = True
+        try:
+            self._tell_all()
+        except WriteFailed as error:
+            self._not_written(error)
+        else:
+            self._untold = False
+
+    def _tell_all(self) -> None:
         if self.fleet is None:
             return
         held = desired.holdings(self.current(), self._migrations.values())
         fresh = desired.all_nodes(self.fleet, held, self.drained(), self._probe_key)
         wanted = {}
+        epochs = dict(self._epochs)
         with self.store.transaction():
             for name, one in fresh.items():
-                epoch, digest = self._epochs.get(name, (0, ""))
+                epoch, digest = epochs.get(name, (0, ""))
                 if digest != one.digest:
                     epoch += 1
-                    self._epochs[name] = (epoch, one.digest)
+                    epochs[name] = (epoch, one.digest)
                     self.store.set_node_epoch(name, epoch, one.digest)
                 wanted[name] = Wanted(epoch, one)
+        self._epochs = epochs
         names = {c.name for c in self.fleet.clusters}
         self.operators = {n: o for n, o in self.operators.items() if n in names}
         busy = {x for m in self.active() for x in (m.cluster, *(y for v in m.moves for y in (v.source, v.to)))}
@@ -285,18 +389,19 @@ class Orchestrator:
         return [m for m in self._migrations.values() if m.active]
 
     def migrations(self) -> list[Migration]:
-        """Every migration, oldest first."""
+        """The migrations that memory holds, oldest first; the store has those before."""
         return list(self._migrations.values())
 
     def migration(self, migration_id: str) -> Migration:
         """The migration of that id; Unknown."""
-        try:
-            return self._migrations[migration_id]
-        except KeyError:
-            raise Unknown(f"no migration {migration_id[:80]!r}") from None
+        found = self._migrations.get(migration_id) or self.store.migration(migration_id)
+        if found is None:
+            raise Unknown(f"no migration {migration_id[:80]!r}")
+        return found
 
     def request(self, request: Request) -> Migration:
         """Ask for a migration: it comes back planned, dry_run or refused (with the rail and the reason)."""
+        self.usable()
         now = self._clock()
         common = request.model_dump(exclude={"dry_run", "evidence"}) | {"evidence": request.evidence}
         m = Migration(id="unsaved", state="planned", requested_ns=now, **common)
@@ -331,7 +436,8 @@ class Orchestrator:
         return self._migrations[m.id]
 
     def verdict(self, migration_id: str, verdict: Verdict) -> Migration:
-        """Take the probes' verdict on a migration. Unknown; Conflict when it is not verifying."""
+        """Take the probes' verdict on a migration. Unknown; Conflict when it is not verifying; Degraded."""
+        self.usable()
         m = self.migration(migration_id)
         try:
             judged = migration.judge(m, verdict)
@@ -373,19 +479,28 @@ class Orchestrator:
 
     def _save(self, m: Migration, who: str, what: str, why: str, result: str) -> None:
         with self.store.transaction():
-            self.store.save_migration(m)
-            self.store.audit(self._clock(), who, what, f"{m.id} {m.cluster}", why, result)
+            self._record(m, who, what, why, result)
+        self._remember(m, what, result)
+
+    def _record(self, m: Migration, who: str, what: str, why: str, result: str) -> None:
+        self.store.save_migration(m)
+        self.store.audit(self._clock(), who, what, f"{m.id} {m.cluster}", why, result)
+
+    def _remember(self, m: Migration, what: str, result: str) -> None:
         self._migrations[m.id] = m
         log.info(what, id=m.id, cluster=m.cluster, state=m.state, result=result)
 
     def _keep(self, before: Migration, after: Migration) -> None:
-        now, placed = self._clock(), migration.placed(before, after)
+        now, result = self._clock(), f"{after.state}: {after.detail}".removesuffix(": ")
+        of = after.id if after.state != "rolled_back" else None
+        spots = {vip: Spot(cluster, now, of) for vip, cluster in migration.placed(before, after).items()}
         with self.store.transaction():
-            for vip, cluster in placed.items():
-                spot = Spot(cluster, now, after.id if after.state != "rolled_back" else None)
+            for vip, spot in spots.items():
                 self.store.place(vip, spot)
-                self._spots[vip] = spot
-            self._save(after, "control", "migration", before.state, f"{after.state}: {after.detail}".removesuffix(": "))
+            self._record(after, "control", "migration", before.state, result)
+        # Memory follows the store, or a write that failed would leave it ahead.
+        self._spots |= spots
+        self._remember(after, "migration", result)
 
     def _limits(self) -> Limits:
         t, policy = self.timing, self.rails
@@ -513,12 +628,6 @@ class Orchestrator:
             self.store.audit(self._clock(), by, "rails", "", reason, words[:2000])
         self.rails = fresh
         return fresh
-
-
-def _policy_change(old: Fleet | None, fleet: Fleet) -> dict[str, Any]:
-    """The fields of the policy that the document says otherwise than the one before."""
-    fields = fleet.policy.model_dump()
-    return fields if old is None else {k: v for k, v in fields.items() if getattr(old.policy, k) != v}
 
 
 def _summary(fleet: Fleet) -> str:

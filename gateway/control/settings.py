@@ -13,6 +13,18 @@ from service.listen import Listen
 from service.settings import read_text
 
 
+class Keep(Strict):
+    """How much of the past is kept: so many of each at most, and none older than `days`.
+
+    The document in force, and a migration that is active or says where a VIP is, are kept whatever these say.
+    """
+
+    days: float = Field(default=90.0, gt=0, le=36_500)
+    documents: int = Field(default=100, ge=1, le=10_000)
+    migrations: int = Field(default=5_000, ge=1, le=1_000_000)
+    audit: int = Field(default=50_000, ge=1, le=10_000_000)
+
+
 class ControlSettings(Strict):
     """control.toml. `node_socket`: path of a node's API socket, with {node} for its name.
 
@@ -34,6 +46,7 @@ class ControlSettings(Strict):
     speaker_stale_s: float = Field(default=5.0, ge=1, le=600)
     configure_timeout_s: float = Field(default=20.0, ge=0.1, le=600)
     announce_timeout_s: float = Field(default=20.0, ge=0.1, le=600)
+    keep: Keep = Keep()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @model_validator(mode="after")

@@ -13,10 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from analyzer.alerting.silence import Matcher, NewSilence
 from analyzer.api.app import build
 from analyzer.region import SECOND
 from analyzer.rows import Rows
-from tests.analyzer.model import fleet
+from analyzer.store import Store
+from tests.analyzer.model import START, fleet
 from tests.analyzer.story import Story
 from warehouse.client import Unavailable
 
@@ -65,13 +67,13 @@ def test_health(client: TestClient, shell: FakeShell) -> None:
 
 
 def test_incidents(client: TestClient) -> None:
-    (incident,) = client.get("/v1/incidents").json()
+    (incident,) = client.get("/v1/incidents").json()["items"]
     assert (incident["kind"], incident["named_nodes"], incident["state"]) == (
         "cluster_down", ["ld-a1", "ld-a2"], "mitigated",
     )  # fmt: skip
-    assert client.get("/v1/incidents?state=closed").json() == []
-    assert len(client.get("/v1/incidents?state=active").json()) == 1
-    assert len(client.get("/v1/incidents?state=mitigated").json()) == 1
+    assert client.get("/v1/incidents?state=closed").json()["items"] == []
+    assert len(client.get("/v1/incidents?state=active").json()["items"]) == 1
+    assert len(client.get("/v1/incidents?state=mitigated").json()["items"]) == 1
     whole = client.get(f"/v1/incidents/{incident['id']}").json()
     assert whole["timeline"][-1]["text"].startswith("verifying -> mitigated")
     assert [a["state"] for a in whole["actions"]] == ["done"]
@@ -145,7 +147,7 @@ def test_the_ledger_adds_up(client: TestClient, story: Story) -> None:
 
 
 def test_decisions_say_why(client: TestClient) -> None:
-    found = client.get("/v1/decisions?about=remedy").json()
+    found = client.get("/v1/decisions?about=remedy").json()["items"]
     assert found[0]["decision"] == "act"
     assert "capacity 0" in found[0]["reason"]
 
@@ -159,10 +161,10 @@ def test_silences_are_made_kept_and_ended(client: TestClient, story: Story) -> N
     }
     made = client.post("/v1/silences", json=wanted)
     assert made.status_code == 201
-    assert [s["id"] for s in client.get("/v1/silences?active=true").json()] == [made.json()["id"]]
+    assert [s["id"] for s in client.get("/v1/silences?active=true").json()["items"]] == [made.json()["id"]]
     assert [s["id"] for s in story.store.silences()] == [made.json()["id"]]
     assert client.delete(f"/v1/silences/{made.json()['id']}").status_code == 200
-    assert client.get("/v1/silences?active=true").json() == []
+    assert client.get("/v1/silences?active=true").json()["items"] == []
     assert client.delete("/v1/silences/none").status_code == 404
     assert client.post("/v1/silences", json=wanted | {"ends_ns": 5}).status_code == 422
     assert client.post("/v1/silences", json={"matchers": []}).status_code == 422
@@ -204,3 +206,46 @@ def test_the_schema_is_kept_whatever_is_asked(story: Story) -> None:
 
         one()
     assert checked > 20
+
+
+def every(client: TestClient, path: str, limit: int) -> list[dict[str, Any]]:
+    """All items of a paged answer, page by page."""
+    found: list[dict[str, Any]] = []
+    before: dict[str, str] = {}
+    while True:
+        page = client.get(path, params={"limit": limit, **before}).json()
+        assert len(page["items"]) <= limit
+        found += page["items"]
+        if page["next"] is None:
+            return found
+        before = {"before": page["next"]}
+
+
+def test_pages_give_everything_once_newest_first(client: TestClient, story: Story) -> None:
+    (incident,) = client.get("/v1/incidents").json()["items"]
+    path = f"/v1/incidents/{incident['id']}/timeline"
+    numbers = [e["number"] for e in every(client, path, 2)]
+    assert numbers == [e["number"] for e in story.store.events(incident["id"])][::-1]
+    assert client.get("/v1/incidents/none/timeline").status_code == 404
+    decisions = every(client, "/v1/decisions", 3)
+    assert [d["number"] for d in decisions] == [d["number"] for d in story.store.decisions(1000)]
+    store = Store(":memory:")
+    paged = Story(fleet(), store=store)
+    for number in range(250):
+        document = {"id": f"inc-{number}-a", "opened_ns": START + number // 3, "closed_ns": 5, "samples": [1]}
+        store.save_incident(str(document["id"]), "f", "closed", START + number // 3, document)
+    with TestClient(build(paged.engine, FakeShell())) as other:
+        found = every(other, "/v1/incidents", 100)
+        assert [(i["opened_ns"], i["id"]) for i in found] == sorted(
+            ((START + n // 3, f"inc-{n}-a") for n in range(250)), reverse=True
+        )
+        assert "samples" not in found[0]
+        assert other.get("/v1/incidents/inc-7-a").json()["samples"] == [1]
+        assert other.get("/v1/incidents?limit=1001").status_code == 422
+        assert other.get("/v1/incidents?before=x").status_code == 422
+        for number in range(5):
+            wanted = NewSilence(
+                matchers=[Matcher(label="a", value="b")], ends_ns=START * 2, created_by="me", comment=str(number)
+            )
+            paged.engine.add_silence(wanted, START + number)
+        assert [s["comment"] for s in every(other, "/v1/silences", 2)] == list("43210")

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -162,6 +163,40 @@ def test_rows_come_back_from_a_real_warehouse_as_they_went_in(place: Place) -> N
     assert more is not None
     place.store(more)
     assert set(more.points) <= set(telemetry.read(0).points)
+    telemetry.close()
+
+
+def test_what_began_to_land_before_another_collectors_feeds_is_read(place: Place) -> None:
+    """And what lands after the warehouse's clock was set back."""
+    connection, telemetry = Connection(place.settings), Telemetry(place.settings)
+    now_us = time.time_ns() // 1000
+
+    def feeds(node: str, landed_us: int) -> None:
+        at = datetime.fromtimestamp(landed_us / 1e6, UTC)
+        connection.insert("feeds", ["ts", "node", "boot_id", "landed"], [[at, node, "two", at]])
+
+    def point(node: str, seq: int, landed_us: int) -> None:
+        at = datetime.fromtimestamp(landed_us / 1e6, UTC)
+        columns = ["ts", "node", "boot_id", "seq", "probe_id", "hop", "landed"]
+        connection.insert("trace_points", columns, [[at, node, "two", seq, 1, "clb_in", at]])
+
+    def seen() -> set[tuple[str, int]]:
+        return {(p.node, p.seq) for p in telemetry.read(time.time_ns() - 2 * SECOND).points if p.boot_id == "two"}
+
+    feeds("slow", now_us)
+    feeds("fast", now_us)
+    seen()
+    feeds("fast", now_us + 3_000_000)
+    seen()
+    point("slow", 7, now_us + 100_000)  # took three seconds from its stamp until it could be seen
+    feeds("slow", now_us + 3_100_000)
+    assert seen() == {("slow", 7)}
+    feeds("fast", now_us + 3_600_000_000)
+    feeds("slow", now_us + 3_600_000_000)
+    seen()
+    point("fast", 8, time.time_ns() // 1000)
+    assert ("fast", 8) in seen()
+    connection.close()
     telemetry.close()
 
 

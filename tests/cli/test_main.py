@@ -159,8 +159,10 @@ def test_migrations_are_shown_and_the_token_is_sent(
     url, answers, tokens = service
     monkeypatch.setenv("TGW_TOKEN", "0123456789abcdef")
     migration = {"id": "m-1", "cluster": "clb-a", "state": "done", "moves": [{"vip_id": 1}], "requested_ns": 10**18}
-    answers["/v1/migrations"] = (200, [migration])
-    assert json.loads(tgw("migrations", "--control", url, "--json").stdout) == [migration]
+    older = migration | {"id": "m-0"}
+    answers["/v1/migrations?limit=100"] = (200, {"items": [migration], "next": 7})
+    answers["/v1/migrations?limit=99&before=7"] = (200, {"items": [older], "next": None})
+    assert json.loads(tgw("migrations", "--control", url, "--json").stdout) == [older, migration]
     shown = tgw("migrations", "--control", url).stdout
     assert "clb-a" in shown
     assert "01:46:40.000" in shown

@@ -310,13 +310,52 @@ def test_a_set_clock_does_not_stop_the_reading(world: World, step: int) -> None:
     assert node.state.read_cursor == 3
 
 
-def test_batches_say_what_came_from_where(world: World) -> None:
+def test_batches_say_what_came_from_where_when_no_feeds_do(world: World) -> None:
     node = world.writer(worker=3)
     node.write(5)
-    world.run(0.5)
+    world.run(0.2)
+    assert "batches" not in world.warehouse.rows
+    assert [r["shipped"] for r in world.warehouse.rows["feeds"]] == [5]
+    node.write(2)
+    world.run(0.3)
     (row,) = world.warehouse.rows["batches"]
-    assert (row["node"], row["worker"], row["kind"], row["first_seq"], row["rows"]) == ("ld1", 3, "point", 0, 5)
+    assert (row["node"], row["worker"], row["kind"], row["first_seq"], row["rows"]) == ("ld1", 3, "point", 5, 2)
     assert f"{row['token']}-trace_points" in world.warehouse.tokens
+
+
+def test_what_says_that_records_are_in_never_comes_before_them(new_world: Callable[..., World]) -> None:
+    """Whatever dies when: `shipped` and `batches` name only records that can be queried."""
+    for moment in range(60):
+        world = new_world()
+        node = world.writer(capacity=1024)
+        for turn in range(6):
+            node.write(3)
+            if turn == 2:
+                world.kill_after(moment)
+            else:
+                world.run(0.3)
+            there = len(world.records())
+            assert max([r["shipped"] for r in world.warehouse.rows.get("feeds", [])], default=0) <= there
+            ends = [r["first_seq"] + r["rows"] for r in world.warehouse.rows.get("batches", [])]
+            assert max(ends, default=0) <= there
+    assert world.records() == world.written()
+
+
+def test_one_reading_a_second_makes_one_insert_for_each_table(new_world: Callable[..., World]) -> None:
+    world = new_world(intervals=Intervals())
+    nodes = [world.writer(f"n{i}", boot=i + 1, capacity=1024) for i in range(8)]
+    prober = world.writer("p", kind=records.PROBE_KIND, boot=9, capacity=1024)
+
+    def work() -> None:
+        for writer in (*nodes, prober):
+            writer.write(1)
+
+    world.run(10, work)
+    before = world.warehouse.inserts
+    world.run(20, work)
+    # trace_points, probes and feeds.
+    assert world.warehouse.inserts - before <= 3 * 21
+    assert world.warehouse.rows["feeds"][-1]["shipped"] == max(r[2] for r in world.records()) + 1
 
 
 def test_one_busy_tap_does_not_starve_the_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,7 +168,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         made.kill(room)
 
 
-def test_records_arrive_within_a_second_as_they_were_written(lab: Lab) -> None:
+def test_records_arrive_within_two_seconds_as_they_were_written(lab: Lab) -> None:
     node, prober = Writer(lab.root / "taps", "ld1"), Writer(lab.root / "taps", "p1", PROBE_KIND)
     lab.start("warehouse")
     lab.start("collector")
@@ -182,7 +182,7 @@ def test_records_arrive_within_a_second_as_they_were_written(lab: Lab) -> None:
         until(lambda: lab.all_in([node, prober]), 5, "a record does not arrive")
         waits.append(time.monotonic() - began)
     print(f"written to queryable: {min(waits):.2f} to {max(waits):.2f} s")
-    assert sorted(waits)[-2] < 1
+    assert sorted(waits)[-2] < 2
     assert lab.records() == {"ld1": list(range(45)), "p1": list(range(8))}
     ((hop, reason, verdict, direction, source),) = lab.connection.query(
         "SELECT DISTINCT hop, reason, verdict, direction, toString(src_addr) FROM drop_points"
@@ -194,13 +194,13 @@ def test_records_arrive_within_a_second_as_they_were_written(lab: Lab) -> None:
         ("ld1", "clb", 1),
         ("p1", "prober", 1),
     }
-    assert lab.connection.query("SELECT kind, sum(rows) FROM batches GROUP BY kind ORDER BY kind") == [
-        ("point", 45),
-        ("probe", 8),
+    assert lab.connection.query("SELECT node, max(shipped) FROM feeds GROUP BY node ORDER BY node") == [
+        ("ld1", 45),
+        ("p1", 8),
     ]
     node.set(TAP_COUNTERS_OFFSET + 8 * COUNTERS["frames_in"], 77)
     node.set(TAP_AT_LOST, 3)
-    until(lambda: bool(lab.count("node_counters")) and bool(lab.count("losses")), 5, "no counters, or no losses")
+    until(lambda: bool(lab.count("node_counters")) and bool(lab.count("losses")), 15, "no counters, or no losses")
     assert lab.connection.query("SELECT node, counter, value FROM node_counters") == [("ld1", "frames_in", 77)]
     assert lab.connection.query("SELECT node, worker, count, cause FROM losses") == [("ld1", 0, 3, "ring_full")]
     process = lab.running["collector"]

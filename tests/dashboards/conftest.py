@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.dashboards import story
-from warehouse.client import Connection, Unavailable
+from warehouse.client import Connection, Unavailable, connect
+from warehouse.migrate import Remote
+from warehouse.rollups import roll
 from warehouse.settings import WarehouseSettings
 
 
@@ -70,6 +72,10 @@ def warehouse(home: Path, seed: Callable[[Connection, int], None]) -> Iterator[S
         wait_for(writer, process, home / "log")
         now_ns = time.time_ns()
         seed(writer, now_ns)
+        # The process does it every half minute; nobody waits here.
+        client = connect(as_writer)
+        roll(Remote(client), as_writer.database)
+        client.close()
         yield Seeded(writer, reader, now_ns, as_reader)
         writer.close()
         reader.close()

@@ -115,6 +115,12 @@ def urls(panel: dict[str, Any]) -> list[str]:
     return found
 
 
+def _matches(pattern: str, text: str) -> bool:
+    """As Grafana does: a pattern in slashes as it stands, another as the whole text."""
+    inner = re.fullmatch(r"/(.*)/[a-z]*", pattern)
+    return bool(re.search(inner[1], text) if inner else re.fullmatch(pattern, text))
+
+
 def mapped(panel: dict[str, Any], value: object, mappings: Any = None) -> tuple[str, str | None]:
     """(text, colour) that Grafana shows for a value by the panel's mappings; its thresholds where none matches."""
     defaults = panel["fieldConfig"]["defaults"]
@@ -122,7 +128,7 @@ def mapped(panel: dict[str, Any], value: object, mappings: Any = None) -> tuple[
         options = mapping["options"]
         if mapping["type"] == "value" and str(value) in options:
             return options[str(value)].get("text") or str(value), options[str(value)]["color"]
-        if mapping["type"] == "regex" and re.search(options["pattern"], str(value)):
+        if mapping["type"] == "regex" and _matches(options["pattern"], str(value)):
             return str(value), options["result"]["color"]
     steps = defaults.get("thresholds", {}).get("steps", [])
     colour = None

@@ -14,8 +14,10 @@ SECOND = 1_000_000_000
 BEGAN = 900  # records since
 HOLE = (480, 420)  # nothing at all was collected
 DROPS = (700, 650, 600, 550)  # single drops at ld-b1, in a healthy region
-DIED = 200  # ld-a1 is killed: vip-01's probes end there
-FAILED = 170  # the migration failed
+DIED = 260  # ld-a1 is killed: vip-01's probes end there
+NOTICED = 20  # so long after that the collector finds that it does not beat
+RETIRED = 120  # its tap is given up: nobody looks at it any more
+FAILED = 230  # the migration failed
 MOVED = 60  # vip-01 is answered again, through ld-a2
 LOST_AT = 30  # a full tap
 OLD = 3 * 86400  # another incident, long closed
@@ -104,7 +106,9 @@ def _feeds(writer: Connection, now_ns: int) -> None:
             continue
         at = now_ns - ago * SECOND
         for name, (_, role, _) in {**NODES, "prober-1": ("", "prober", "")}.items():
-            dead = name == "ld-a1" and ago < DIED - 2
+            dead = name == "ld-a1" and ago < DIED - NOTICED
+            if name == "ld-a1" and ago < RETIRED:
+                continue
             beat = now_ns - DIED * SECOND if dead else at - 50_000_000
             feeds.append([at, name, "cd", 0, role, beat, 1000 - ago, 1000 - ago, 3 if name == "ld-b1" else 0, not dead])
     columns = ["ts", "node", "boot_id", "worker", "role", "heartbeat", "write_cursor", "shipped", "lost", "alive"]

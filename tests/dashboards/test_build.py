@@ -26,8 +26,15 @@ def test_nothing_committed_is_stale() -> None:
 
 def test_a_stale_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "OUT", tmp_path)
+    monkeypatch.setattr(build, "PAPER", tmp_path / "paper.md")
+    build.PAPER.write_text(f"before\n{build.BEGIN}\nold\n{build.END}\nafter\n")
     assert len(build.build()) == len(build.files())
     assert build.stale() == []
+    paper = build.PAPER.read_text()
+    assert paper.startswith("before\n")
+    assert paper.endswith("after\n")
+    assert "| Newest record |" in paper
+    assert "old" not in paper.splitlines()
     (tmp_path / "dashboards" / "tgw" / "tgw-fleet.json").write_text("{}")
     assert [path.name for path in build.stale()] == ["tgw-fleet.json"]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hmac
+from types import SimpleNamespace
+
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -40,6 +43,29 @@ def test_without_the_token_nothing_is_served(header: dict[str, str]) -> None:
     answer = TestClient(BearerToken(app(), TOKEN)).get("/", headers=header)
     assert answer.status_code == 401
     assert "Authorization" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "token",
+    [TOKEN[:13] + "xyz", TOKEN[:-1] + "x", "x" + TOKEN[1:], TOKEN[:13], TOKEN + "0", TOKEN.upper(), f" {TOKEN}", ""],
+)
+def test_a_token_that_is_nearly_right_is_wrong(token: str) -> None:
+    answer = TestClient(BearerToken(app(), TOKEN)).get("/", headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 401
+
+
+def test_tokens_are_compared_whole_and_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time would tell how many characters are right: only hmac.compare_digest may look, and at all of them."""
+    seen = []
+
+    def compare(given: bytes, expected: bytes) -> bool:
+        seen.append((given, expected))
+        return hmac.compare_digest(given, expected)
+
+    monkeypatch.setattr("service.listen.hmac", SimpleNamespace(compare_digest=compare))
+    wrong = f"Bearer {TOKEN[:13]}xyz"
+    assert TestClient(BearerToken(app(), TOKEN)).get("/", headers={"Authorization": wrong}).status_code == 401
+    assert seen == [(wrong.encode(), f"Bearer {TOKEN}".encode())]
 
 
 def test_with_the_token_it_is() -> None:

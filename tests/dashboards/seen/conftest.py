@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 import pytest
 
@@ -10,7 +11,11 @@ from tests.dashboards.seen import board, bundle, data
 from tests.dashboards.seen.board import Seen
 from tests.dashboards.seen.browser import Browser
 
-Draw = Callable[[str, str], Seen]
+
+class Draw(Protocol):
+    """Gives a dashboard as it was drawn on some rows (one of data.SEEDS)."""
+
+    def __call__(self, rows: str, uid: str, mode: str = "dark") -> Seen: ...
 
 
 @pytest.fixture(scope="session")
@@ -23,17 +28,19 @@ def page() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def draw(page: Browser) -> Draw:
-    """(name of the rows, uid) -> the dashboard as it was drawn."""
+    """Each dashboard is drawn once on each of the rows and in each of Grafana's themes."""
     documents = board.documents()
-    seen: dict[tuple[str, str], Seen] = {}
+    seen: dict[tuple[str, str, str], Seen] = {}
 
-    def give(rows: str, uid: str) -> Seen:
-        if (rows, uid) not in seen:
+    def give(rows: str, uid: str, mode: str = "dark") -> Seen:
+        if (rows, uid, mode) not in seen:
             with data.store(rows) as store:
                 asker = board.Asker(store.as_reader)
                 for each, document in documents.items():
-                    seen[rows, each] = board.look(page, asker, document, data.span(each, store.now_ns))
+                    span, chosen = data.span(each, store.now_ns), data.chosen(asker, each)
+                    for theme in ("light", "dark"):
+                        seen[rows, each, theme] = board.look(page, asker, document, span, chosen, mode=theme)
                 asker.close()
-        return seen[rows, uid]
+        return seen[rows, uid, mode]
 
     return give

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from ipaddress import IPv6Address
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.dashboards.seen.oracle import cases as oracle
 from tests.dashboards.seen.wide import Field, Fill, NotWide, fields, kind, series
 
 
@@ -130,3 +132,20 @@ def test_values() -> None:
     row = [at, date(2026, 1, 1), IPv6Address("::1"), Decimal("1.5"), float("nan"), None]
     day = 1767225600000
     assert [f.values[0] for f in fields(names, types, [row])] == [day + 1500, day, "::1", 1.5, None, None]
+
+
+def test_as_grafana_does_it() -> None:
+    """Frames that Grafana's own code was asked about."""
+    refused = 0
+    for case in json.loads(oracle.FILE.read_text()):
+        asked, answered = case["asked"], case["answered"]
+        fill: Fill = asked["value"] if asked["fill"] == "value" else asked["fill"]
+        frame = [Field(c["name"], c["type"], c["values"]) for c in asked["fields"]]
+        if said := answered.get("error"):
+            refused += 1
+            with pytest.raises(NotWide, match="null time values" if "null time values" in said else "ascending"):
+                series(frame, fill)
+        else:
+            expected = [(c["name"], c.get("labels", {}), c["values"]) for c in answered["fields"]]
+            assert shown(series(frame, fill)) == expected, asked
+    assert refused > 3

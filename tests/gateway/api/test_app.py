@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,15 @@ def test_health_and_the_document(api: TestClient, empty: TestClient) -> None:
         "nodes": 0,
         "nodes_up": 0,
         "nodes_behind": 0,
+        "problems": [],
     }
     answer = empty.get("/v1/fleet")
     assert (answer.status_code, answer.json()["detail"][:8]) == (404, "no fleet")
-    for path in ("nodes", "clusters", "placement", "migrations", "audit"):
+    for path in ("nodes", "clusters", "placement"):
         assert empty.get(f"/v1/{path}").json() == []
+    for path in ("migrations", "audit"):
+        page = empty.get(f"/v1/{path}").json()
+        assert (page["items"], page["next"]) == ([], None)
     assert empty.put("/v1/fleet", json=document()).json() == {"epoch": 1}
     assert empty.put("/v1/fleet", json=document()).json() == {"epoch": 1}, "the same again is no change"
     assert empty.put("/v1/fleet", json=document(vips=7)).json() == {"epoch": 2}
@@ -152,13 +157,13 @@ def test_a_migration_from_request_to_verdict(api: TestClient, region: Region) ->
     assert api.get("/v1/placement").json()[0]["migration"] == m["id"]
     done = api.post(f"/v1/migrations/{m['id']}/verdict", json=verdict).json()
     assert (done["state"], done["verification"]) == ("done", verdict)
-    assert api.get(f"/v1/migrations/{m['id']}").json() == done == api.get("/v1/migrations").json()[-1]
+    assert api.get(f"/v1/migrations/{m['id']}").json() == done == api.get("/v1/migrations").json()["items"][0]
     assert api.get("/v1/migrations/none").status_code == 404
     assert api.post("/v1/migrations/none/verdict", json=verdict).status_code == 404
-    said = [(e["who"], e["what"], e["result"]) for e in api.get("/v1/audit").json()]
+    said = [(e["who"], e["what"], e["result"]) for e in api.get("/v1/audit").json()["items"]]
     assert ("analyzer", "migration", "planned: 5 VIPs to 3 clusters") in said
     assert said[0][2] == "done: 5 probes are clean"
-    assert len(api.get("/v1/audit?limit=2").json()) == 2
+    assert len(api.get("/v1/audit?limit=2").json()["items"]) == 2
     assert api.get("/v1/audit?limit=0").status_code == 422
 
 
@@ -238,3 +243,74 @@ def test_no_input_gets_a_server_error(tmp_path: Path, monkeypatch: pytest.Monkey
         check()
     assert len({(m, p) for m, p, _ in tried}) >= 14
     assert {s for _, _, s in tried} >= {200, 404, 409, 422}
+
+
+def test_pages_give_everything_once_and_changes_in_their_order(api: TestClient, region: Region) -> None:
+    region.control.set_rails({"actions_enabled": False}, "me", "")
+    for number in range(25):
+        api.post("/v1/migrations", json=GOOD | {"incident_id": f"inc-{number}"})
+    found: list[str] = []
+    before: dict[str, int] = {}
+    while True:
+        page = api.get("/v1/migrations", params={"limit": 10, **before}).json()
+        found += [m["incident_id"] for m in page["items"]]
+        if page["next"] is None:
+            break
+        before = {"before": page["next"]}
+    assert found == [f"inc-{n}" for n in reversed(range(25))]
+    changes: list[str] = []
+    since = 0
+    while len((page := api.get("/v1/migrations", params={"limit": 10, "since": since}).json())["items"]) == 10:
+        changes += [m["incident_id"] for m in page["items"]]
+        since = page["next"]
+    changes += [m["incident_id"] for m in page["items"]]
+    assert changes == found[::-1]
+    since = page["next"]
+    assert api.get(f"/v1/migrations?since={since}").json() == {"items": [], "next": since, "store": region.store.id}
+    region.control.set_rails({"actions_enabled": True}, "me", "")
+    made = api.post("/v1/migrations", json=GOOD).json()
+    (changed,) = api.get(f"/v1/migrations?since={since}").json()["items"]
+    assert changed["id"] == made["id"] == api.get("/v1/migrations?active=true").json()["items"][0]["id"]
+    audit: list[int] = []
+    before = {}
+    while True:
+        entries = api.get("/v1/audit", params={"limit": 7, **before}).json()
+        audit += [e["seq"] for e in entries["items"]]
+        if entries["next"] is None:
+            break
+        before = {"before": entries["next"]}
+    assert audit == list(range(audit[0], 0, -1))
+
+
+def test_a_store_that_takes_no_writes_is_said_and_nothing_is_done(api: TestClient, region: Region) -> None:
+    other = sqlite3.connect(region.store._db.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    answer = api.post("/v1/migrations", json=GOOD)
+    assert (answer.status_code, "locked" in answer.json()["detail"]) == (503, True)
+    assert api.put("/v1/rails", json={"dry_run": True, "by": "me"}).status_code == 503
+    assert api.get("/v1/rails").json()["dry_run"] is False
+    other.execute("ROLLBACK")
+    assert api.post("/v1/migrations", json=GOOD).status_code == 202
+    other.close()
+
+
+def test_a_control_that_holds_still_says_so_everywhere(tmp_path: Path) -> None:
+    path = tmp_path / "control.db"
+    region = Region(path).up()
+    region.store.close()
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE fleet SET document = json_set(document, '$.vips[2].id', -7)")
+    db.close()
+    region = Region(path, region.client)
+    with TestClient(create(region.control), raise_server_exceptions=False) as api:
+        health = api.get("/v1/health").json()
+        assert health["status"] == "degraded"
+        assert "vips[2].id" in health["problems"][0]
+        for place in ("fleet", "nodes", "placement", "clusters"):
+            answer = api.get(f"/v1/{place}")
+            assert (answer.status_code, "vips[2].id" in answer.json()["detail"]) == (503, True)
+        assert api.post("/v1/migrations", json=GOOD).status_code == 503
+        assert api.get("/v1/migrations").status_code == 200
+        assert api.get("/metrics").status_code == 200
+        assert api.put("/v1/fleet", json=document()).json() == {"epoch": 2}
+        assert api.get("/v1/health").json()["status"] == "ok"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from contract.fleet import Fleet
 from gateway.control.node_client import NodeError
 from gateway.control.orchestrator import Orchestrator, Timing
 from gateway.control.store import Store
+from service.sqlite import Connect
 
 KEY = "00112233445566778899aabbccddeeff"
 S = 1_000_000_000
@@ -145,11 +147,13 @@ class FakeClient:
 class Region:
     """An orchestrator over fake nodes at virtual time."""
 
-    def __init__(self, store: Path, nodes: FakeClient | None = None, **over: Any) -> None:
+    def __init__(
+        self, store: Path, nodes: FakeClient | None = None, connect: Connect = sqlite3.connect, **over: Any
+    ) -> None:
         self.now = 1_700_000_000 * S
         self.fleet = fleet(**over)
         self.client = nodes or FakeClient([n.name for n in self.fleet.nodes])
-        self.store = Store(store)
+        self.store = Store(store, lambda: self.now, connect)
         self.control = Orchestrator(self.store, self.client, KEY, Timing(), lambda: self.now)
 
     def up(self) -> Region:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +39,30 @@ def test_no_buffer_carries_more_than_it_can(demand: dict[int, float], sizes: lis
     for b in buffers:
         more = sum(demand[v] for v, name in found.items() if name == b.name)
         assert more == 0 or b.load + more <= b.capacity * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([1, 2, 3])))
+def test_the_biggest_go_first_or_there_would_be_no_room_for_them(order: tuple[int, ...]) -> None:
+    demand = {1: 1.0, 2: 1.0, 3: 3.0}
+    found = shard({vip: demand[vip] for vip in order}, [Buffer("a", 3.0, 0.0), Buffer("b", 2.0, 0.0)], 2)
+    assert found == {1: "b", 2: "b", 3: "a"}
+    # Of equal ones the lower id, of equally empty buffers the first by name.
+    even = shard(dict.fromkeys(order, 1.0), [Buffer("b", 9.0, 0.0), Buffer("a", 9.0, 0.0)], 2)
+    assert even == {1: "a", 2: "b", 3: "a"}
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=7), st.integers(1, 3))
+def test_biggest_first_is_within_a_third_of_the_best_there_is(sizes: list[int], count: int) -> None:
+    """The bound of this order (Graham, 1969), against every placement; other orders break it."""
+    demand = {i: float(size) for i, size in enumerate(sizes, start=1)}
+    buffers = [Buffer(f"b{i}", 1000.0, 0.0) for i in range(count)]
+    found = shard(demand, buffers, count)
+    worst = max(sum(demand[v] for v, name in found.items() if name == b.name) for b in buffers)
+    best = min(
+        max(sum(size for size, place in zip(sizes, places, strict=True) if place == i) for i in range(count))
+        for places in itertools.product(range(count), repeat=len(sizes))
+    )
+    assert worst <= best * (4 / 3 - 1 / (3 * count)) + 1e-9
 
 
 def test_the_least_loaded_are_chosen() -> None:

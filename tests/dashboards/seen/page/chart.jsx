@@ -1,20 +1,21 @@
 // Time series: Grafana's own TimeSeries (of its library) with its legend; annotations are lines of ours.
-import { FieldType, getFieldDisplayName, getFieldSeriesColor } from '@grafana/data';
+import { FieldType, applyNullInsertThreshold, getFieldDisplayName, getFieldSeriesColor } from '@grafana/data';
 import { LegendDisplayMode, TimeSeries, TooltipDisplayMode, useTheme2 } from '@grafana/ui';
-import { useLayoutEffect, useRef } from 'react';
+import { useLayoutEffect, useMemo, useRef } from 'react';
 
 import { note } from './notes.js';
 import { NoData } from './nothing.jsx';
 
-// As the core's panel does before it draws: booleans are numbers, and frames without a time or a number are none.
-export function graphable(series) {
+// As the core's panel does before it draws: booleans are numbers, frames without a time or a number are none, and where the
+// dashboard asks for nulls in holes (insertNulls) they are put in, once.
+export function graphable(series, { from, to }) {
   return series
     .map((frame) => ({
       ...frame,
       fields: frame.fields.map((field) =>
         field.type === FieldType.boolean
           ? { ...field, type: FieldType.number, values: field.values.map((v) => (v == null ? v : v ? 1 : 0)) }
-          : field
+          : { ...field, state: { ...field.state } }
       ),
     }))
     .filter(
@@ -22,12 +23,13 @@ export function graphable(series) {
         frame.length > 0 &&
         frame.fields.some((f) => f.type === FieldType.time) &&
         frame.fields.some((f) => f.type === FieldType.number)
-    );
+    )
+    .map((frame) => applyNullInsertThreshold({ frame, refFieldPseudoMin: from.valueOf(), refFieldPseudoMax: to.valueOf() }));
 }
 
 export function TimeSeriesPanel({ panel, series, width, height, context }) {
   const theme = useTheme2();
-  const frames = graphable(series);
+  const frames = useMemo(() => graphable(series, context.timeRange), [series]);
   if (frames.length === 0) {
     return <NoData panel={panel} />;
   }

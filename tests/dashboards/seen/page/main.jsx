@@ -10,7 +10,7 @@ import { createRoot } from 'react-dom/client';
 import { TimeSeriesPanel } from './chart.jsx';
 import { configured } from './fields.js';
 import { CELL, GAP, placed, plan } from './layout.js';
-import { cutOff } from './measure.js';
+import { contrasts, cutOff } from './measure.js';
 import { forget, note, noted } from './notes.js';
 import { TablePanel } from './rows.jsx';
 import { BarGaugePanel, StatPanel } from './stat.jsx';
@@ -27,11 +27,12 @@ function TextPanel({ panel, context }) {
 }
 
 let root;
+let theme;
 
 async function draw(job) {
   const { document: board, width, range, variables, results, annotations, look, margin } = job;
   forget();
-  const theme = createTheme({ colors: { mode: look } });
+  theme = createTheme({ colors: { mode: look } });
   const replace = replacer(variables, range);
   locationUtil.initialize({
     config: { appSubUrl: '' },
@@ -88,7 +89,6 @@ async function draw(job) {
 }
 
 function Board({ items, board, job, context, height, margin, done }) {
-  const { theme } = context;
   const shown = Object.values(job.variables).filter((v) => !v.hidden);
   return (
     <div ref={() => setTimeout(done, 0)} style={{ width: job.width + 2 * GAP, height, position: 'relative', color: theme.colors.text.primary }}>
@@ -160,7 +160,8 @@ function told() {
   return Object.fromEntries(
     Object.entries(noted()).map(([id, notes]) => {
       const element = document.querySelector(`[data-panel="${id}"]`);
-      return [id, { ...notes, text: element?.innerText ?? '', cut: element ? cutOff(element) : [] }];
+      const faint = element ? contrasts(element, theme.colors.background.primary).filter((c) => c.contrast < 4.5) : [];
+      return [id, { ...notes, text: element?.innerText ?? '', cut: element ? cutOff(element) : [], faint }];
     })
   );
 }

@@ -1,5 +1,5 @@
 // Tables: Grafana's own Table (of its library; the core's table panel of this version draws with it).
-import { getFieldDisplayName } from '@grafana/data';
+import { getFieldDisplayName, stringToJsRegex } from '@grafana/data';
 import { Table } from '@grafana/ui';
 
 import { NoData } from './nothing.jsx';
@@ -44,8 +44,25 @@ function cells(frame, series) {
       return {
         text: `${shown.prefix ?? ''}${shown.text}${shown.suffix ?? ''}`,
         color: field.config.custom?.cellOptions?.type?.startsWith('color') ? shown.color : null,
+        mapped: (field.config.mappings ?? []).some((mapping) => meets(mapping, raw)),
         links: (field.getLinks?.({ valueRowIndex }) ?? []).map((link) => link.href),
       };
     }),
   }));
+}
+
+// Whether a mapping says something of a value: a word that none meets gets the first colour of the thresholds.
+function meets({ type, options }, raw) {
+  switch (type) {
+    case 'value':
+      return Object.hasOwn(options, String(raw));
+    case 'regex':
+      return raw != null && stringToJsRegex(options.pattern).test(String(raw));
+    case 'range':
+      return raw != null && raw >= (options.from ?? -Infinity) && raw <= (options.to ?? Infinity);
+    case 'special':
+      return raw == null || raw === '';
+    default:
+      return false;
+  }
 }

@@ -31,7 +31,7 @@ export function boxes(times, values, merge) {
 export function StateTimelinePanel({ panel, series, width, height, context }) {
   const theme = useTheme2();
   const options = { mergeValues: true, rowHeight: 0.9, showValue: 'auto', ...panel.options };
-  const frame = graphable(series)[0] ?? stringly(series);
+  const frame = useMemo(() => graphable(series, context.timeRange)[0] ?? stringly(series), [series]);
   const lanes = useMemo(() => (frame ? lanesOf(frame, series, options) : []), [frame]);
   const config = useMemo(() => lanes.length > 0 && configOf(lanes, options, context, theme), [lanes]);
   if (lanes.length === 0) {

@@ -1,0 +1,51 @@
+"""Mutants are real changes of behaviour, and a seed draws the same ones."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+
+from tools.mutants.mutate import Mutant, mutants, sample
+
+SOURCE = '''"""About."""
+LIMIT = 5
+
+def within(a: int | None, b: int = 2) -> bool:
+    """Whether."""
+    log.info("asked", a=a, b=3)
+    if a is None:
+        return False
+    return a + 1 < b and not a == 7
+'''
+
+
+def test_each_is_one_change_of_what_a_function_does() -> None:
+    found = mutants("m.py", SOURCE)
+    changed = {d for m in found for d in m.diff.splitlines() if d.startswith("+ ")}
+    for line in (
+        "+    if a is not None:",
+        "+        return True",
+        "+    return a - 1 < b and not a == 7",
+        "+    return a + 2 < b and not a == 7",
+        "+    return a + 1 <= b and not a == 7",
+        "+    return a + 1 < b or not a == 7",
+        "+    return a + 1 < b and a == 7",
+        "+    return a + 1 < b and not a != 7",
+    ):
+        assert line in changed, found
+    assert not any("log.info" in d or "LIMIT" in d or "About" in d or ("None" in d and "def" in d) for d in changed)
+    assert all(ast.dump(ast.parse(m.code)) != ast.dump(ast.parse(SOURCE)) for m in found)
+    assert {m.line for m in found} <= {4, 7, 8, 9}
+    assert found == mutants("m.py", SOURCE)
+
+
+def test_a_sample_is_the_seeds_alone_and_spread_over_the_modules() -> None:
+    modules = {name: [Mutant(name, n, "", "") for n in range(size)] for name, size in (("a", 50), ("b", 3), ("c", 40))}
+    one = sample(modules, 20, 7)
+    assert one == sample(dict(reversed(modules.items())), 20, 7)
+    assert one != sample(modules, 20, 8)
+    assert len({(m.path, m.line) for m in one}) == 20
+    counts = Counter(m.path for m in one)
+    assert counts["b"] == 3
+    assert abs(counts["a"] - counts["c"]) <= 1
+    assert len(sample(modules, 1000, 1)) == 93

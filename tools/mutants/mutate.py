@@ -1,0 +1,83 @@
+"""Mutants of a module's source, and a sample of those of a room. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import libcst as cst
+from libcst.metadata import MetadataWrapper, PositionProvider
+from mutmut.mutation.file_mutation import MutationVisitor
+from mutmut.mutation.mutators import mutation_operators, operator_string
+from mutmut.mutation.pragma_handling import IgnoredCode
+
+# Words are for people: that they are spelt in capitals, or with XX around them, is nobody's fault to find.
+OPERATORS = [(kind, operator) for kind, operator in mutation_operators if operator is not operator_string]
+# What is said in a log is no behaviour either.
+TELLERS = frozenset({"log", "console"})
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One change of a file. `line` is where it begins, from 1; `code` the whole mutated file."""
+
+    path: str
+    line: int
+    diff: str
+    code: str
+
+
+class _Visitor(MutationVisitor):
+    """Leaves out what tellers are told, and all that is not inside a function."""
+
+    def _skip_node_and_children(self, node: cst.CSTNode) -> bool:
+        if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
+            teller = node.func.value
+            if isinstance(teller, cst.Name) and teller.value in TELLERS:
+                return True
+        return bool(super()._skip_node_and_children(node))
+
+
+def mutants(path: str, source: str) -> list[Mutant]:
+    """Every mutant of a file, in the order of its lines; the same source gives the same ones."""
+    wrapper = MetadataWrapper(cst.parse_module(source))
+    visitor = _Visitor(OPERATORS, IgnoredCode(set(), set(), set()))
+    module = wrapper.visit(visitor)
+    positions = wrapper.resolve(PositionProvider)
+    out = []
+    for mutation in visitor.mutations:
+        if mutation.contained_by_top_level_function is None:
+            continue
+        changed = module.deep_replace(mutation.original_node, mutation.mutated_node)
+        code = changed.code if isinstance(changed, cst.Module) else ""
+        if code != source and _compiles(code):
+            out.append(Mutant(path, positions[mutation.original_node].start.line, _diff(path, source, code), code))
+    return out
+
+
+def sample(by_module: Mapping[str, Sequence[Mutant]], count: int, seed: int) -> list[Mutant]:
+    """`count` of them (or all), spread evenly over the modules, drawn from a seed and from nothing else."""
+    rng = random.Random(seed)
+    piles = [rng.sample(list(by_module[name]), len(by_module[name])) for name in sorted(by_module)]
+    rng.shuffle(piles)
+    out: list[Mutant] = []
+    while len(out) < count and any(piles):
+        for pile in piles:
+            if pile and len(out) < count:
+                out.append(pile.pop())
+    return out
+
+
+def _compiles(code: str) -> bool:
+    try:
+        compile(code, "mutant", "exec")
+    except SyntaxError:
+        return False
+    return True
+
+
+def _diff(path: str, before: str, after: str) -> str:
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), path, path, lineterm="", n=2)
+    return "\n".join(lines)
