@@ -92,7 +92,10 @@ def status(json_: Json = False, directory: Directory = None) -> None:
     out.print(f"{len(running)} of {len(found['processes'])} processes run in {found['run']}")
     for process in found["processes"]:
         if not process["running"]:
-            out.print(f"  not running: {process['name']} (pid {process['pid']} is gone)")
+            why = process["held"] or f"pid {process['pid']} is gone"
+            out.print(f"  not running: {process['name']} ({why})")
+        if process["restarts"]:
+            out.print(f"  started again: {process['name']}, {process['restarts']} times (see RUN/logs/supervisor.log)")
     routes = found["routes"]
     out.print(f"routes in the kernel: edge {routes['edge']}, fabric {routes['fabric']}")
     if found["nodes"] is None:

@@ -14,7 +14,7 @@ import httpx
 from lab import processes, region
 from lab.fabric import launch
 from lab.region import Lab
-from lab.state import BadInput, LabError, Recorded, append_line, read_lines
+from lab.state import BadInput, LabError, Recorded, append_line, held, hold, read_lines, release
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def kill(lab: Lab, node: str, options: dict[str, Any]) -> list[str]:
     """SIGKILL the node's process; its speaker lives and must notice."""
     if lab.simulated:
         return _order(lab, "kill", [node])
-    os.kill(_process(lab, node).pid, signal.SIGKILL)
+    _kill(lab, [node], "kill")
     return [node]
 
 
@@ -44,10 +44,16 @@ def kill_cluster(lab: Lab, cluster: str, options: dict[str, Any]) -> list[str]:
         raise BadInput(f"cluster: expected one of {names}, got {cluster!r}")
     if lab.simulated:
         return _order(lab, "kill", nodes)
+    _kill(lab, nodes, "kill-cluster")
+    return nodes
+
+
+def _kill(lab: Lab, nodes: list[str], fault: str) -> None:
     pids = [_process(lab, n).pid for n in nodes]
+    # Before they die: the supervisor starts again whatever dies by itself.
+    hold(lab.run, nodes, f"fault {fault}")
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-    return nodes
 
 
 def freeze(lab: Lab, node: str, options: dict[str, Any]) -> list[str]:
@@ -70,12 +76,15 @@ def restart(lab: Lab, node: str, options: dict[str, Any]) -> list[str]:
     """Start the process of a dead node again."""
     if lab.simulated:
         return _order(lab, "restart", [node])
-    region.start_nodes(lab.run, lab.topology, [_known(lab, node)])
+    release(lab.run, [_known(lab, node)])
+    region.start_nodes(lab.run, lab.topology, [node])
     return [node]
 
 
 def clear(lab: Lab, node: str, options: dict[str, Any]) -> list[str]:
-    """Take every injected fault off a node."""
+    """Take every injected fault off a node; one that a fault has killed is started again."""
+    if not lab.simulated and node in held(lab.run):
+        return restart(lab, node, options)
     _node_api(lab, node, "DELETE", "/v1/faults", None)
     return [node]
 

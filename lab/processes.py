@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -35,7 +37,7 @@ def start(run: Run, name: str, kind: str, command: Sequence[str], namespace: str
 
     `command` runs in `namespace`, with a /sys that shows its interfaces (`ip` becomes the program: the pid is its own).
     """
-    argv = [*(["ip", "netns", "exec", namespace] if namespace else []), *command]
+    argv = [*_inside(namespace), *command]
     log = run.logs / f"{name}.log"
     with log.open("ab") as out:
         try:
@@ -56,6 +58,24 @@ def start(run: Run, name: str, kind: str, command: Sequence[str], namespace: str
     process = Recorded(name, kind, child.pid, ticks, namespace, list(argv), str(log), time.time_ns())
     append_line(run.processes, asdict(process))
     return process
+
+
+def again(run: Run, process: Recorded) -> Recorded:
+    """Start a recorded process anew, as it was started. LabError."""
+    command = process.argv[len(_inside(process.namespace)) :]
+    return start(run, process.name, process.kind, command, process.namespace)
+
+
+@contextmanager
+def starting(run: Run) -> Iterator[None]:
+    """Hold what keeps two from starting the same process: look whether it lives within, then start it."""
+    with (run.root / "starting.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _inside(namespace: str | None) -> list[str]:
+    return ["ip", "netns", "exec", namespace] if namespace else []
 
 
 def python(module: str, *arguments: str) -> list[str]:

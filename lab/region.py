@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from lab import documents, namespaces, processes
+from lab import documents, namespaces, processes, supervisor
 from lab.fabric import launch
 from lab.state import (
     DEFAULT_RUN,
@@ -28,6 +28,7 @@ from lab.state import (
     Run,
     State,
     alive,
+    held,
     locked,
     machine_boot,
     marked,
@@ -154,10 +155,14 @@ def _earlier_prefix(run: Run, unknown: str | None = None) -> str | None:
 
 
 def _clear(run: Run, prefix: str | None, report: Report, keep_logs: bool = False) -> dict[str, Any]:
-    pids = {p.pid for p in recorded(run).values() if alive(p)} | set(marked(run))
     report("ending processes", 0, 1)
+    watching = recorded(run).get(supervisor.NAME)
+    # First: it would start the others again.
+    killed = stop([watching.pid], 3.0) if watching is not None and alive(watching) else []
+    ended = int(watching is not None and not alive(watching))
+    pids = {p.pid for p in recorded(run).values() if alive(p)} | set(marked(run))
     # Speakers first would withdraw routes in good order; the whole region goes, so all at once.
-    killed = stop(sorted(pids), 8.0)
+    killed += stop(sorted(pids), 8.0)
     later = stop(marked(run), 1.0)
     report("ending processes", 1, 1)
     # Without root none can be ours.
@@ -170,7 +175,7 @@ def _clear(run: Run, prefix: str | None, report: Report, keep_logs: bool = False
         run.processes.unlink(missing_ok=True)
     else:
         run.remove()
-    return {"processes": len(pids), "killed": len(killed) + len(later), "namespaces": len(names)}
+    return {"processes": len(pids) + ended, "killed": len(killed) + len(later), "namespaces": len(names)}
 
 
 def _make(run: Run, topology: Topology, report: Report, parts: Sequence[str], mode: str) -> dict[str, str]:
@@ -206,6 +211,8 @@ def _make(run: Run, topology: Topology, report: Report, parts: Sequence[str], mo
     for name in ALL_PARTS:
         if name in parts:
             steps[name]()
+    # Last: what ends while the region comes up is a fault to be told, not one to be mended.
+    supervisor.start(run)
     return {name: places.url(name) for name in documents.SERVICES} | {
         "run": str(run.root),
         "nodes": str(run.root / "nodes" / "NODE" / "api.sock"),
@@ -257,17 +264,19 @@ def _says(log: Path, word: str) -> Callable[[], bool]:
 def start_nodes(run: Run, topology: Topology, names: Sequence[str], report: Report = quiet) -> None:
     """Start nodes and their speakers (a speaker that still runs is left alone) and wait until both answer."""
     conditions: dict[str, Callable[[], bool]] = {}
-    living = processes.living(run)
     for name in names:
         place, namespace = run.node(name), topology.namespace(name)
-        if name not in living:
-            run.socket(name).unlink(missing_ok=True)
-            processes.start(run, name, "node", processes.python("gateway.node", str(place / "node.toml")), namespace)
-        conditions[name] = _answers("http://node/v1/status", run.socket(name))
         speaker = f"speaker-{name}"
-        if speaker not in living:
-            command = processes.python("gateway.speaker", str(place / "speaker.toml"))
-            processes.start(run, speaker, "speaker", command, namespace)
+        with processes.starting(run):
+            living = processes.living(run)
+            if name not in living:
+                run.socket(name).unlink(missing_ok=True)
+                command = processes.python("gateway.node", str(place / "node.toml"))
+                processes.start(run, name, "node", command, namespace)
+            if speaker not in living:
+                command = processes.python("gateway.speaker", str(place / "speaker.toml"))
+                processes.start(run, speaker, "speaker", command, namespace)
+        conditions[name] = _answers("http://node/v1/status", run.socket(name))
         conditions[speaker] = (place / "speaker.json").exists
     processes.wait_all(conditions, run, 90, lambda done, total: report("nodes and speakers", done, total), 0.25)
 
@@ -384,9 +393,12 @@ def router_routes(lab: Lab, side: str) -> int:
 
 
 def process_list(run: Run) -> list[dict[str, Any]]:
-    """Every recorded process and whether it runs."""
+    """Every recorded process, whether it runs, how often it was started again, and why it is to be dead, if it is."""
+    said, dead = supervisor.read(run), held(run)
 
     def line(process: Recorded) -> dict[str, Any]:
-        return {"name": process.name, "kind": process.kind, "pid": process.pid, "running": alive(process)}
+        restarts = said.get(process.name, {}).get("restarts", 0)
+        known = {"name": process.name, "kind": process.kind, "pid": process.pid, "running": alive(process)}
+        return known | {"restarts": restarts, "held": dead.get(process.name)}
 
     return [line(p) for p in recorded(run).values()]

@@ -65,6 +65,11 @@ class Run:
         return self.root / "faults.jsonl"
 
     @property
+    def held(self) -> Path:
+        """Which processes are meant to be dead; see `hold`."""
+        return self.root / "held.jsonl"
+
+    @property
     def webhooks(self) -> Path:
         return self.root / "webhooks.jsonl"
 
@@ -194,6 +199,24 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(entry, dict):
             out.append(entry)
     return out
+
+
+def hold(run: Run, names: Iterable[str], why: str) -> None:
+    """Let processes stay dead once they die; written down before they are killed."""
+    for name in names:
+        append_line(run.held, {"name": name, "why": why})
+
+
+def release(run: Run, names: Iterable[str]) -> None:
+    """They are to live again."""
+    for name in names:
+        append_line(run.held, {"name": name, "why": ""})
+
+
+def held(run: Run) -> dict[str, str]:
+    """The processes that are meant to be dead, and why."""
+    found = {str(e.get("name")): str(e.get("why", "")) for e in read_lines(run.held)}
+    return {name: why for name, why in found.items() if why}
 
 
 def machine_boot() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import httpx
 
 from lab import processes
-from lab.state import LabError, Recorded, Run
+from lab.state import LabError, Recorded, Run, write_atomically
 from lab.topology import Topology
 
 NAME = "fabric"
@@ -58,12 +59,39 @@ def order(run: Run, kind: str, nodes: Sequence[str]) -> None:
 def probe(run: Run) -> None:
     """Let the probers begin; those that have begun go on. LabError."""
     _call(run, "POST", "/v1/probing", None)
+    _remember(run, probing=True)
 
 
 def ask(run: Run, rate: float, kept: int) -> None:
     """Let the simulated clients begin; those that have begun go on. LabError."""
     if not state(run)["asking"]:
         _call(run, "POST", "/v1/traffic", {"rate": rate, "kept": kept})
+    _remember(run, traffic={"rate": rate, "kept": kept})
+
+
+def tell_again(run: Run) -> bool:
+    """Tell a fabric that was started again what the one before had been told; False: it does not answer yet."""
+    told = _told(run)
+    try:
+        if told.get("probing"):
+            probe(run)
+        if told.get("traffic"):
+            ask(run, **told["traffic"])
+    except LabError:
+        return False
+    return True
+
+
+def _told(run: Run) -> dict[str, Any]:
+    try:
+        found = json.loads((run.part(NAME) / "told.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _remember(run: Run, **more: Any) -> None:
+    write_atomically(run.part(NAME) / "told.json", json.dumps(_told(run) | more))
 
 
 def _call(run: Run, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
