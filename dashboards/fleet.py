@@ -144,8 +144,11 @@ def incidents() -> table.Panel:
         SELECT state, opened AS since, if(closed IS NULL, 'still open', formatDateTime(closed, '%F %T')) AS ended,
         dateDiff('second', opened, coalesce(closed, now64(9))) AS lasted, subject, kind,
         {vip_words("vips", "vip_names")} AS hits,
-        if(did = '', 'nothing yet', did) AS done, summary, id, {incident_range()}
+        multiIf(did != '', did, said != '', said, 'nothing yet') AS done, summary, id, {incident_range()}
         FROM incidents AS i FINAL LEFT JOIN (
+            SELECT incident_id, argMax(text, seq) AS said FROM incident_events FINAL
+            WHERE kind IN ('decision', 'refused') GROUP BY incident_id) AS e ON e.incident_id = i.id
+        LEFT JOIN (
             SELECT incident_id,
             argMax(concat(cluster, ': ', state, if(detail = '', '', concat(', ', detail))), ts) AS did
             FROM actions FINAL GROUP BY incident_id) AS a ON a.incident_id = i.id
@@ -218,7 +221,7 @@ def by_cluster() -> timeseries.Panel:
     """Which clusters' VIPs are hit."""
     return series(
         "Probes not answered, by home cluster",
-        "Share of the probes of each cluster's VIPs that were not answered; the 10 clusters with the highest.",
+        "Share of the probes of each cluster's VIPs that were not answered; the 8 clusters with the highest.",
         lines(
             "cluster",
             f"""

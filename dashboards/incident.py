@@ -263,7 +263,7 @@ def drops() -> timeseries.Panel:
     """What died around it."""
     return series(
         "Drop Points in the region",
-        "Packets that died per second, anywhere; the 10 pairs of node and reason with the most.",
+        "Packets that died per second, anywhere; the 8 pairs of node and reason with the most.",
         lines(
             "what",
             f"""
@@ -275,6 +275,7 @@ def drops() -> timeseries.Panel:
         RATE,
         label="what",
         bars=True,
+        shades=BAD,
     )
 
 
@@ -310,11 +311,11 @@ def named() -> table.Panel:
     """Its nodes."""
     return rows(
         "Nodes it names",
-        "Where the fault lies, and whether their processes beat at the end of the time range.",
+        "Where the fault lies, and whether their processes were alive at the end of the time range.",
         f"""
         SELECT toString(i.node) AS node, toString(n.cluster) AS cluster, toString(n.role) AS role,
         toString(n.az) AS az,
-        multiIf(looked = 0, 'nobody looked', beats = 1, 'beats', 'does not beat') AS process
+        multiIf(looked = 0, 'nobody looked', beats = 1, 'alive', 'dead') AS process
         FROM (SELECT arrayJoin(named_nodes) AS node {_IT}) AS i
         LEFT JOIN (SELECT toString(name) AS name, cluster, role, az FROM nodes) AS n ON n.name = i.node
         LEFT JOIN (
@@ -322,14 +323,14 @@ def named() -> table.Panel:
                 SELECT node, worker, argMax(alive, ts) AS beats FROM feeds WHERE {last_minute("ts")}
                 GROUP BY node, worker)
             GROUP BY node) AS f ON f.node = i.node
-        ORDER BY process = 'beats', node LIMIT 100
+        ORDER BY process = 'alive', node LIMIT 100
         """,
         {
             "node": links.node(),
             "cluster": links.cluster(),
             "role": Column(width=80),
             "az": Column(width=80),
-            "process": Column(words={"beats": GOOD, "does not beat": BAD}),
+            "process": Column(words={"alive": GOOD, "dead": BAD}),
         },
         width=10,
         nothing="no node is named",

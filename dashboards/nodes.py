@@ -13,7 +13,6 @@ from dashboards.panels import (
     NEUTRAL,
     ODD,
     OF,
-    OTHER,
     RATE,
     WARN,
     Column,
@@ -33,9 +32,11 @@ CODES = {
     IDLE: ("idle", CALM),
     QUIET: ("quiet", ODD),
     UNSEEN: ("no tap", NEUTRAL),
-    DROPPING: ("dropping", BAD),
-    DOWN: ("down", OTHER),
+    DROPPING: ("dropping", WARN),
+    DOWN: ("down", BAD),
 }
+# A node is empty so long after its VIPs were asked to move elsewhere [s].
+EMPTIES_S = 120
 # From this share of dropped packets on a node counts as dropping.
 DROPPING_FROM = 0.05
 
@@ -127,20 +128,29 @@ def timeline() -> statetimeline.Panel:
     """What state each node was in."""
     return states(
         "What nodes do",
-        "Passing; idle (beats, had nothing to pass yet); quiet (beats, passed something before, nothing now: its "
-        "traffic has gone elsewhere, or it swallows it); no tap (nobody looks at it, though at others); dropping (5 % "
-        "of its packets or more); down (its process does not beat); a gap where nobody looked at any. The 25 chosen "
-        "nodes that were worst for longest.",
+        "Passing; idle (beats, had nothing to pass yet, or the VIPs of its cluster were moved); quiet (beats, passed "
+        "something before, nothing now, and no migration says why); no tap (nobody looks at it, though at others); "
+        "dropping (5 % of its packets or more); down (its process did not beat when it was looked at last); a gap "
+        "where nobody looked at any. The 20 chosen nodes that were worst for longest, the worst first.",
         lines(
             "node",
             f"""
             SELECT name, step, multiIf(beats = 0, {DOWN}, dropped > {DROPPING_FROM} * (passed + dropped), {DROPPING},
-            passed > 0, {PASSING}, beats = 2, {UNSEEN}, before > 0, {QUIET}, {IDLE}) AS value
+            passed > 0, {PASSING}, beats = 2, if(looks > 0 AND beat = 0, {DOWN}, {UNSEEN}),
+            passing > 0 AND NOT arrayExists(at -> at < (step + 1) * {STEP}
+            AND passing * {STEP} <= at + {EMPTIES_S}, moves), {QUIET}, {IDLE}) AS value
             FROM (SELECT node AS name, step, passed, dropped, beats,
-            sum(passed) OVER (PARTITION BY node ORDER BY step) AS before FROM ({_EXPECTED.strip()}))
+            maxIf(step, passed > 0) OVER (PARTITION BY node ORDER BY step) AS passing,
+            argMaxIf(beats, step, beats != 2) OVER (PARTITION BY node ORDER BY step) AS beat,
+            countIf(beats != 2) OVER (PARTITION BY node ORDER BY step) AS looks
+            FROM ({_EXPECTED.strip()})) AS e
+            LEFT JOIN (
+                SELECT toString(n.name) AS node, groupArray(toUnixTimestamp(ts)) AS moves
+                FROM actions AS a FINAL INNER JOIN nodes AS n ON n.cluster = a.cluster
+                WHERE state = 'done' AND ts <= $__toTime_ms GROUP BY node) AS m ON m.node = e.name
             """,
             f"countIf(value >= {UNSEEN}) * 10 + countIf(value = {QUIET}) + max(value)",
-            top=25,
+            top=20,
         ),
         "node",
         CODES,
@@ -152,7 +162,7 @@ def unusual() -> timeseries.Panel:
     """Which nodes pass much more or less than usual."""
     return series(
         "Coloured packets against the node's own median",
-        "1 is the median of what the node passed in this range; the 10 chosen nodes that went furthest, by more than "
+        "1 is the median of what the node passed in this range; the 8 chosen nodes that went furthest, by more than "
         "chance explains. A fall to 0 while probes go silent is a crash; a neighbour then rises.",
         lines(
             "node",
@@ -169,6 +179,7 @@ def unusual() -> timeseries.Panel:
         label="node",
         finest="30s",
         nothing="no node is far from its median, as far as is known",
+        low=True,
         links={"this node": links.fleet("node")},
     )
 
@@ -177,7 +188,7 @@ def drops() -> timeseries.Panel:
     """Why packets die, and where."""
     return series(
         "Drop Points by node and reason",
-        "Packets that died per second at the chosen nodes; the 10 pairs with the most. A surge at one node is jitter.",
+        "Packets that died per second at the chosen nodes; the 8 pairs with the most. A surge at one node is jitter.",
         lines(
             "what",
             f"""
@@ -189,6 +200,7 @@ def drops() -> timeseries.Panel:
         RATE,
         label="what",
         bars=True,
+        shades=BAD,
     )
 
 
@@ -196,7 +208,7 @@ def residence() -> timeseries.Panel:
     """How long packets stay in nodes."""
     return series(
         "Residence time by node, 99th percentile",
-        "From a coloured packet's arrival at the node to its departure; the 10 chosen nodes with the longest.",
+        "From a coloured packet's arrival at the node to its departure; the 8 chosen nodes with the longest.",
         lines(
             "node",
             f"""

@@ -12,10 +12,11 @@ from grafana_foundation_sdk.models import dashboard as models
 
 from dashboards.source import REF, Query
 
-# The palette of Okabe and Ito, which people with any kind of colour vision can tell apart. A colour never says
+# The palette of Okabe and Ito, which people with any kind of colour vision can tell apart, its orange darker, so that
+# white numbers on it can be read. A colour never says
 # anything alone: there is a word or a number beside it. ODD is to be looked at, and no fault yet. NEUTRAL is what is
 # not known, and stands first in all thresholds, because Grafana takes the first colour for "no data".
-GOOD, WARN, BAD, CALM, OTHER, ODD = "#009E73", "#E69F00", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442"
+GOOD, WARN, BAD, CALM, OTHER, ODD = "#009E73", "#C98500", "#D55E00", "#0072B2", "#CC79A7", "#F0E442"
 NEUTRAL = "#8A8A8A"
 
 # What a word means is told by the same colour everywhere.
@@ -133,13 +134,21 @@ def series(
     bars: bool = False,
     finest: str = "5s",
     nothing: str = "no data",
+    low: bool = False,
+    shades: str = "",
     links: Mapping[str, str] | None = None,
 ) -> timeseries.Panel:
     """Lines over time, or stacked bars where a series is sparse.
 
     `sql` gives (time, `label`, value) ordered by time, or without `label` a column for each series. `colours`: by
-    column. `finest`: no step is shorter, because probes are sent no more often. `links`: title -> URL.
+    column. `finest`: no step is shorter, because probes are sent no more often. `low`: the lowest is the worst, so it
+    comes first. `shades`: of which colour the series are, where each of them means the same. `links`: title -> URL.
     """
+    scheme = builders.FieldColor().mode(
+        models.FieldColorModeId.SHADES if shades else models.FieldColorModeId.PALETTE_CLASSIC
+    )
+    if shades:
+        scheme = scheme.fixed_color(shades)
     panel = (
         timeseries.Panel()
         .title(title)
@@ -148,7 +157,7 @@ def series(
         .with_target(Query(sql))
         .unit(unit)
         .min(0)
-        .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC))
+        .color_scheme(scheme)
         .interval(finest)
         .max_data_points(120 if bars else 240)
         .draw_style(common_models.GraphDrawStyle.BARS if bars else common_models.GraphDrawStyle.LINE)
@@ -165,14 +174,14 @@ def series(
             .display_mode(common_models.LegendDisplayMode.TABLE)
             .placement(common_models.LegendPlacement.RIGHT)
             .show_legend(True)
-            .calcs(["max", "lastNotNull"])
-            .sort_by("Max")
-            .sort_desc(True)
+            .calcs(["min" if low else "max", "lastNotNull"])
+            .sort_by("Min" if low else "Max")
+            .sort_desc(not low)
         )
         .tooltip(
             common.VizTooltipOptions()
             .mode(common_models.TooltipDisplayMode.MULTI)
-            .sort(common_models.SortOrder.DESCENDING)
+            .sort(common_models.SortOrder.ASCENDING if low else common_models.SortOrder.DESCENDING)
         )
         .height(height)
         .span(width)
@@ -201,7 +210,7 @@ def states(
     label: str,
     codes: Mapping[int, tuple[str, str]],
     width: int = 24,
-    height: int = 10,
+    height: int = 11,
     links: Mapping[str, str] | None = None,
 ) -> statetimeline.Panel:
     """What state each of several things was in, over time. `codes`: value -> (word, colour); NULL is a gap."""
