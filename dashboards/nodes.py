@@ -131,7 +131,7 @@ def timeline() -> statetimeline.Panel:
         "Passing; idle (beats, had nothing to pass yet, or the VIPs of its cluster were moved); quiet (beats, passed "
         "something before, nothing now, and no migration says why); no tap (nobody looks at it, though at others); "
         "dropping (5 % of its packets or more); down (its process did not beat when it was looked at last); a gap "
-        "where nobody looked at any. The 20 chosen nodes that were worst for longest, the worst first.",
+        "where nobody looked at any. The 20 chosen nodes that were worst for longest.",
         lines(
             "node",
             f"""

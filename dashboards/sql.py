@@ -31,16 +31,16 @@ def lines(label: str, points: str, worst: str, top: int = 8, keep: str = "isFini
     """SQL for a chart with a line for each of the `top` names for which `worst` is highest.
 
     `points`: a query that gives (name, step, value), one row each; value may be NULL. `worst`: an aggregate of them,
-    and of any other columns; `keep`: a condition on it, without which a name is not drawn. The worst comes first.
+    and of any other columns; `keep`: a condition on it, without which a name is not drawn.
     """
     return f"""
     SELECT toDateTime(step * {STEP}, 'UTC') AS time, name AS {label}, known[step] AS value
     FROM (
-    SELECT name, worst, known, arrayJoin({STEPS}) AS step FROM (
+    SELECT name, known, arrayJoin({STEPS}) AS step FROM (
     SELECT toString(name) AS name, {worst} AS worst,
     CAST(groupArray((step, toFloat64(value))), 'Map(UInt32, Nullable(Float64))') AS known
     FROM ({points.strip()}) GROUP BY name HAVING {keep} ORDER BY worst DESC, name LIMIT {top}))
-    ORDER BY time, worst DESC, {label}
+    ORDER BY time, {label}
     """
 
 
