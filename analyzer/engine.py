@@ -13,8 +13,10 @@ import structlog
 from analyzer import journey, localize, remedy
 from analyzer.alerting import alert
 from analyzer.alerting.deliver import Outbox
+from analyzer.alerting.groups import Groups
+from analyzer.alerting.moment import Moment
 from analyzer.alerting.notify import Notifier
-from analyzer.alerting.receivers import Receiver
+from analyzer.alerting.receivers.base import Receiver
 from analyzer.alerting.silence import NewSilence, Silence
 from analyzer.detect import Detector
 from analyzer.feeds import Feeds
@@ -53,7 +55,11 @@ class Look:
 
 
 class Engine:
-    """All parts in their order. One call of `look` a second; `take_answer` whenever control has answered."""
+    """All parts in their order. One call of `look` a second; `take_answer` whenever control has answered.
+
+    `mono_ns`: a clock that nobody sets, for what people are told and when; without it the wall clock stands in, which
+    is right only where that one never steps.
+    """
 
     def __init__(
         self,
@@ -63,6 +69,7 @@ class Engine:
         receivers: Sequence[Receiver] = (),
         url: str = "",
         keep: Keep | None = None,
+        mono_ns: int | None = None,
     ) -> None:
         self.region = region
         self.store = store
@@ -83,8 +90,12 @@ class Engine:
         self.detector = Detector(now_ns)
         self.book = Book(store, now_ns)
         self.remedy = remedy.Remedy(self.book, store)
-        self.notifier = Notifier(receivers, store, url)
-        self.outbox = Outbox(store)
+        self.receivers = list(receivers)
+        # Receivers that said that they are no more, until the next start.
+        self.gone: dict[str, str] = {}
+        self.groups = Groups(store, [r.name for r in receivers], Moment(now_ns, now_ns if mono_ns is None else mono_ns))
+        self.notifier = Notifier(receivers, store, self.groups, self.gone)
+        self.outbox = Outbox(receivers, store, self.groups, self.gone, region.fleet.region, url)
         self.silences = self._load_silences()
         self._keep_of_past = keep or Keep()
         self._next_prune = 0
@@ -155,7 +166,7 @@ class Engine:
         for probe in rows.probes:
             self.ledger.add_probe(probe, now_ns)
 
-    def look(self, now_ns: int, rows: Rows | None, view: ControlView | None = None) -> Look:
+    def look(self, now_ns: int, rows: Rows | None, view: ControlView | None = None, mono_ns: int | None = None) -> Look:
         """One turn. `rows` None: the warehouse could not be read. `view` None: control did not answer."""
         self.now_ns = now_ns
         if rows is None:
@@ -185,7 +196,7 @@ class Engine:
             out.closed, out.mitigated = self.book.close_what_is_clean(
                 now_ns, situation, lambda i: remedy.clean(i, context)
             )
-        out.notifications = self._notify(now_ns)
+        out.notifications = self._notify(Moment(now_ns, now_ns if mono_ns is None else mono_ns))
         self._prune(now_ns)
         self.store.commit()
         return out
@@ -230,13 +241,13 @@ class Engine:
                 samples.append(journey.of(entry))
         return numbers, samples
 
-    def _notify(self, now_ns: int) -> list[str]:
+    def _notify(self, now: Moment) -> list[str]:
         alerts = [
             alert.of(i, self._url)
             for i in self.book.incidents.values()
-            if i.is_open or now_ns - i.closed_ns < ALERT_MEMORY_NS
+            if i.is_open or now.wall_ns - i.closed_ns < ALERT_MEMORY_NS
         ]
-        return self.notifier.step(alerts, list(self.silences.values()), now_ns)
+        return self.notifier.step(alerts, list(self.silences.values()), now)
 
     def watched(self) -> set[str]:
         """The migrations that open incidents wait for."""

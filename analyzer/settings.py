@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, HttpUrl, model_validator
 
-from analyzer.alerting.receivers import Receiver
+from analyzer.alerting.receivers import AnyReceiver
 from analyzer.keep import Keep
 from contract.documents import Strict
 from service.listen import Listen
@@ -42,7 +42,7 @@ class Settings(Strict):
     state_dir: Path
     control: Control
     warehouse: WarehouseSettings
-    receivers: list[Receiver] = Field(default_factory=list)
+    receivers: list[AnyReceiver] = Field(default_factory=list)
     intervals: Intervals = Intervals()
     keep: Keep = Keep()
     log_level: str = "INFO"

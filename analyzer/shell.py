@@ -8,13 +8,13 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import structlog
 
 from analyzer import mirror
+from analyzer.alerting.answer import Answer
 from analyzer.alerting.deliver import Delivery
-from analyzer.alerting.receivers import Receiver
-from analyzer.alerting.sign import headers
+from analyzer.alerting.moment import Moment
+from analyzer.alerting.send import Sender, send_test
 from analyzer.control_client import ControlClient
 from analyzer.engine import Engine
 from analyzer.region import Region
@@ -43,7 +43,8 @@ class Shell:
         region = Region(fleet, self._number_of(fleet))
         listen = settings.listen
         url = settings.external_url or f"http://{listen.host}:{listen.port}"
-        self.engine = Engine(region, self.store, time.time_ns(), settings.receivers, url, settings.keep)
+        now = self._moment()
+        self.engine = Engine(region, self.store, now.wall_ns, settings.receivers, url, settings.keep, now.mono_ns)
         self.stop = asyncio.Event()
         self.errors: dict[str, str] = {"the store": damaged}
         self.last_look_s = 0.0
@@ -58,7 +59,7 @@ class Shell:
         self._control = ControlClient(
             str(settings.control.url), settings.control.token_file, settings.control.timeout_s
         )
-        self._http = httpx.AsyncClient(trust_env=False)
+        self.sender = Sender()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _number_of(self, fleet: Fleet) -> int:
@@ -91,7 +92,7 @@ class Shell:
             for task in [stopping, *tasks, *self._tasks]:
                 task.cancel()
             await asyncio.gather(stopping, *tasks, *self._tasks, return_exceptions=True)
-            await self._http.aclose()
+            await self.sender.aclose()
             await self._control.aclose()
             for pool in (self._read_pool, self._write_pool, self._ask_pool):
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -113,7 +114,8 @@ class Shell:
             began = time.monotonic()
             rows, view = await asyncio.gather(self._read(), self._control.view(self.engine.watched()))
             self._note("control", self._control.error)
-            look = self.engine.look(time.time_ns(), rows, view)
+            now = self._moment()
+            look = self.engine.look(now.wall_ns, rows, view, now.mono_ns)
             self._note("writing the store", self.store.problem)
             self._note("reading the store", self.store.set_aside_words())
             for incident in look.opened:
@@ -148,43 +150,49 @@ class Shell:
 
     async def _deliver(self) -> None:
         while True:
-            for delivery in self.engine.outbox.due(time.time_ns()):
-                task = asyncio.create_task(self._send(delivery))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            try:
+                for delivery in self.engine.outbox.due(self._moment()):
+                    task = asyncio.create_task(self._send(delivery))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+                self._note("telling people", "; ".join(f"{n}: {why}" for n, why in self.engine.gone.items()))
+            except Exception as error:  # whatever it is, everybody else is still to be told
+                log.exception("what is due could not be worked out")
+                self._note("telling people", f"{type(error).__name__}: {error}")
             await asyncio.sleep(0.2)
 
+    @staticmethod
+    def _moment() -> Moment:
+        return Moment(time.time_ns(), time.monotonic_ns())
+
     async def _send(self, delivery: Delivery) -> None:
-        receiver = self._receivers.get(delivery.receiver)
-        status, error = 0, "no such receiver in the settings any more"
-        if receiver is not None:
-            status, error = await self._post(receiver, delivery)
-        state = self.engine.outbox.done(delivery, status, error, time.time_ns())
-        self.store.commit()
+        """One attempt. Whatever goes wrong in it, the delivery is handed back and is tried again."""
+        try:
+            answer = await self.sender.send(self._receivers[delivery.receiver], delivery.notice)
+        except Exception as error:  # a fault of ours in one receiver
+            log.exception("sending failed", receiver=delivery.receiver)
+            answer = Answer("later", error=f"a fault in sending: {type(error).__name__}")
+        try:
+            state = self.engine.outbox.done(delivery, answer, self._moment())
+            self.store.commit()
+        except Exception:  # the store's fault: the next attempt writes it down again
+            log.exception("what came of a notification could not be written down", receiver=delivery.receiver)
+            return
+        finally:
+            delivery.attempt.under_way = False
         if state == "delivered":
-            log.info("notified", receiver=delivery.receiver, id=delivery.id, attempts=delivery.attempts + 1)
+            log.info("notified", receiver=delivery.receiver, id=delivery.id, tries=delivery.tries + 1)
         else:
             log.warning(
-                "notification not taken", receiver=delivery.receiver, id=delivery.id, status=status, error=error
-            )
+                "notification not taken", receiver=delivery.receiver, id=delivery.id, state=state,
+                status=answer.status, error=answer.error, said=answer.said,
+            )  # fmt: skip
 
-    async def _post(self, receiver: Receiver, delivery: Delivery) -> tuple[int, str]:
-        try:
-            signed = headers(receiver.signing_secret(), delivery.id, int(time.time()), delivery.body)
-            # The whole attempt has an end, and the answer's body, which may have none, is not read.
-            async with (
-                asyncio.timeout(receiver.timeout_s),
-                self._http.stream(
-                    "POST",
-                    str(receiver.url),
-                    content=delivery.body,
-                    headers={"content-type": "application/json", **signed},
-                    timeout=receiver.timeout_s,
-                ) as answer,
-            ):
-                return answer.status_code, ""
-        except (httpx.HTTPError, OSError, ValueError) as error:
-            return 0, f"{type(error).__name__}: {error}"
+    async def send_test(self, name: str) -> list[tuple[str, Answer]]:
+        """Send a test notice to a receiver now: what was said to it, and its answer; KeyError for no such receiver."""
+        receiver = self._receivers[name]
+        region = self.engine.region.fleet.region
+        return await send_test(self.sender, receiver, region, self.engine.outbox.url, time.time_ns())
 
     # the mirror in the warehouse
 

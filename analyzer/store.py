@@ -20,6 +20,9 @@ log = structlog.get_logger()
 
 KEEP_UNREADABLE = 1000
 DAY_NS = 24 * 3600 * 1_000_000_000
+_NOTIFICATION = (
+    "number, id, receiver, group_key, created_ns, next_ns, attempts, state, done_ns, error, status, said, tried_ns"
+)
 
 
 class Store:
@@ -267,18 +270,44 @@ class Store:
         return [dict(r) for r in self._db.read("SELECT * FROM outbox WHERE state = 'pending' ORDER BY number")]
 
     def mark_delivery(
-        self, identity: str, state: str, attempts: int, next_ns: int, done_ns: int | None, error: str | None
-    ) -> None:
-        """What became of an attempt. `state`: pending, delivered, given_up."""
+        self, identity: str, state: str, attempts: int, next_ns: int, done_ns: int | None, error: str | None, *,
+        status: int | None = None, said: str | None = None, tried_ns: int | None = None,
+        incident_ids: list[str] | None = None,
+    ) -> None:  # fmt: skip
+        """What became of an attempt. `state`: pending, delivered, refused, dropped. None leaves what was known."""
+        ids = None if incident_ids is None else json.dumps(incident_ids)
         self._db.write(
-            "UPDATE outbox SET state = ?, attempts = ?, next_ns = ?, done_ns = ?, error = ? WHERE id = ?",
-            state, attempts, next_ns, done_ns, error, identity, key=("delivery", identity),
+            "UPDATE outbox SET state = ?, attempts = ?, next_ns = ?, done_ns = ?, error = ?, "
+            "status = coalesce(?, status), said = coalesce(?, said), tried_ns = coalesce(?, tried_ns), "
+            "incident_ids = coalesce(?, incident_ids) WHERE id = ?",
+            state, attempts, next_ns, done_ns, error, status, said, tried_ns, ids, identity,
+            key=("delivery", identity, status is None),
         )  # fmt: skip
+
+    def notifications(
+        self, limit: int, receiver: str | None = None, state: str | None = None, before: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Notifications, newest first. `before`: only those with a lower number."""
+        rows = self._db.read(
+            f"SELECT {_NOTIFICATION} FROM outbox WHERE (?1 IS NULL OR receiver = ?1) AND (?2 IS NULL OR state = ?2) "
+            "AND (?3 IS NULL OR number < ?3) ORDER BY number DESC LIMIT ?4",
+            receiver, state, before, limit,
+        )  # fmt: skip
+        return [dict(r) for r in rows]
+
+    def last_notification(self, receiver: str) -> dict[str, Any] | None:
+        """The notification that a receiver answered last."""
+        rows = self._db.read(
+            f"SELECT {_NOTIFICATION} FROM outbox WHERE receiver = ? AND tried_ns IS NOT NULL "
+            "ORDER BY tried_ns DESC, number DESC LIMIT 1",
+            receiver,
+        )
+        return dict(rows[0]) if rows else None
 
     def deliveries(self, incident_id: str) -> list[dict[str, Any]]:
         """Every notification that named an incident, oldest first, without its body."""
         rows = self._db.read(
-            "SELECT id, receiver, group_key, created_ns, next_ns, attempts, state, done_ns, error FROM outbox "
+            f"SELECT {_NOTIFICATION} FROM outbox "
             "WHERE json_valid(incident_ids) AND EXISTS (SELECT 1 FROM json_each(incident_ids) WHERE value = ?) "
             "ORDER BY number",
             incident_id,

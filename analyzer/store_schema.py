@@ -44,4 +44,12 @@ CREATE TABLE unreadable (
   ts_ns INTEGER NOT NULL);
 """
 
-KIND = Kind("analyzer", 0x7467_7701, (_FIRST, _BOUNDED))
+# What a receiver said last, and when. Bodies are made anew at each try, so none is kept.
+_SAID = """
+ALTER TABLE outbox ADD COLUMN status INTEGER;
+ALTER TABLE outbox ADD COLUMN said TEXT;
+ALTER TABLE outbox ADD COLUMN tried_ns INTEGER;
+CREATE INDEX outbox_by_receiver ON outbox (receiver, tried_ns);
+"""
+
+KIND = Kind("analyzer", 0x7467_7701, (_FIRST, _BOUNDED, _SAID))

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli import ask, boards, region
+from cli import alerts, ask, boards, region
 from cli.output import FAILED, Json, console, guarded, say_json, table
 from contract.documents import parse
 from contract.fleet import Fleet
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.add_typer(region.app, name="lab")
 app.add_typer(ask.probe, name="probe")
 app.add_typer(boards.app, name="dashboards")
+app.add_typer(alerts.app, name="alerts")
 app.command()(ask.incidents)
 app.command()(ask.migrations)
 fleet_app = typer.Typer(no_args_is_help=True, help="The fleet document.")

@@ -47,7 +47,8 @@ def _path(location: tuple[int | str, ...]) -> str:
     return out
 
 
-_SECRET_WORDS = ("key", "token", "password", "secret", "dsn")
+# Also what stands below `receivers`: there a URL may be a secret.
+_SECRET_WORDS = ("key", "token", "password", "secret", "dsn", "receivers")
 
 
 def _shown(value: Any, path: str) -> str:

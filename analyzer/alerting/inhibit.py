@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 from analyzer.alerting.alert import Alert
+
+
+class Greater:
+    """Finds, among the firing alerts, those that may explain another one, without asking each of them."""
+
+    def __init__(self, firing: Iterable[Alert]) -> None:
+        self._everywhere: list[Alert] = []
+        self._nodes: dict[str, list[Alert]] = defaultdict(list)
+        for alert in firing:
+            if alert.family in ("cluster_down", "collector_outage"):
+                self._everywhere.append(alert)
+            elif alert.family == "node_down":
+                for node in alert.nodes:
+                    self._nodes[node].append(alert)
+
+    def than(self, alert: Alert) -> list[Alert]:
+        """Whom to ask about an alert."""
+        return [*self._everywhere, *(a for node in alert.nodes for a in self._nodes.get(node, ()))]
 
 
 def inhibited(alert: Alert, firing: Iterable[Alert]) -> str | None:

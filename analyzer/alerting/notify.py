@@ -1,116 +1,160 @@
-"""From alerts to notifications: inhibit, silence, group, compare with what was said last, put into the outbox."""
+"""From alerts to notifications: inhibit, silence, group, compare with what each receiver took, decide what is due."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from analyzer.alerting.alert import Alert
-from analyzer.alerting.inhibit import inhibited
-from analyzer.alerting.payload import alertmanager, group_key
-from analyzer.alerting.receivers import Receiver
+from analyzer.alerting.groups import Attempt, Because, Group, Groups
+from analyzer.alerting.inhibit import Greater, inhibited
+from analyzer.alerting.moment import Moment
+from analyzer.alerting.notice import group_key, word
+from analyzer.alerting.receivers.base import Receiver
 from analyzer.alerting.silence import Silence, silenced
 from analyzer.region import SECOND
 from analyzer.store import Store
 
+Heard = list[tuple[Alert, str, str]]
+
 
 class Notifier:
-    """Decides what each receiver is told and when. What was said is kept in the store."""
+    """Decides what each receiver is told and when. `gone`: receivers that said they are no more, and what they said."""
 
-    def __init__(self, receivers: Sequence[Receiver], store: Store, url: str) -> None:
+    def __init__(self, receivers: Sequence[Receiver], store: Store, groups: Groups, gone: Mapping[str, str]) -> None:
         self._receivers = receivers
         self._store = store
-        self._url = url
+        self._groups = groups
+        self._gone = gone
         self._said: dict[str, str] = {}
-        # (receiver, group key) -> {"firing": {fingerprint: mark}, "at": ns, "count": n}
-        self._told: dict[str, dict[str, object]] = store.get("told", {})
 
-    def _say(self, now_ns: int, receiver: str, alert: Alert, decision: str, reason: str) -> None:
+    def _say(self, now: Moment, receiver: str, alert: Alert, decision: str, reason: str) -> None:
         key = f"{receiver}/{alert.fingerprint}"
         if self._said.get(key) != decision + reason:
             self._said[key] = decision + reason
             self._store.add_decision(
-                now_ns, "alert", f"{alert.labels['alertname']} {alert.labels['subject']}", decision,
+                now.wall_ns, "alert", f"{alert.labels['alertname']} {alert.labels['subject']}", decision,
                 f"{receiver}: {reason}", alert.incident_id,
             )  # fmt: skip
 
-    def step(self, alerts: Iterable[Alert], silences: Sequence[Silence], now_ns: int) -> list[str]:
-        """Enqueue what is to be said now; the ids of the notifications. `alerts`: one for each incident, closed too."""
+    def step(self, alerts: Iterable[Alert], silences: Sequence[Silence], now: Moment) -> list[str]:
+        """Decide what is to be said now; the ids of new notifications. `alerts`: one for each incident, closed too."""
         alerts = list(alerts)
-        firing = [a for a in alerts if a.firing]
-        heard: list[tuple[Alert, str, str]] = []
+        greater = Greater(a for a in alerts if a.firing)
+        heard: Heard = []
         for alert in alerts:
-            why = inhibited(alert, firing) if alert.firing else None
-            word = "inhibited"
+            why = inhibited(alert, greater.than(alert)) if alert.firing else None
+            verdict = "inhibited"
             if why is None:
-                why, word = silenced(alert, silences, now_ns), "silenced"
-            heard.append((alert, word, why or ""))
-        out: list[str] = []
+                why, verdict = silenced(alert, silences, now.wall_ns), "silenced"
+            heard.append((alert, verdict, why or ""))
+        self._said = {k: v for k, v in self._said.items() if k.partition("/")[2] in {a.fingerprint for a in alerts}}
+        out = []
         for receiver in self._receivers:
-            out += self._receiver(receiver, heard, now_ns)
+            out += self._receiver(receiver, heard, now)
+        self._groups.save(now)
         return out
 
-    def _receiver(self, receiver: Receiver, heard: list[tuple[Alert, str, str]], now_ns: int) -> list[str]:
-        groups: dict[str, tuple[dict[str, str], list[Alert]]] = {}
-        for alert, word, why in heard:
+    def _receiver(self, receiver: Receiver, heard: Heard, now: Moment) -> list[str]:
+        present: dict[str, tuple[dict[str, str], list[Alert]]] = {
+            g.key: (g.labels, []) for g in self._groups.by_receiver(receiver.name)
+        }
+        for alert, verdict, why in heard:
             labels = {k: alert.labels[k] for k in receiver.group_by if k in alert.labels}
             key = group_key(labels)
-            told = self._firing(receiver.name, key)
-            if why and (alert.firing or alert.fingerprint not in told):
-                if alert.firing:
-                    self._say(now_ns, receiver.name, alert, word, why)
-                    if alert.fingerprint in told:  # what people were told stays true until it ends
-                        groups.setdefault(key, (labels, []))[1].append(alert)
-                continue
-            if not alert.firing and told.get(alert.fingerprint, "").split(" ")[0] != str(alert.starts_ns):
+            group = self._groups.find(receiver.name, key)
+            known = group.known.get(alert.fingerprint) if group is not None else None
+            if alert.firing and why:
+                self._say(now, receiver.name, alert, verdict, why)
+                if known is None:
+                    continue  # what people were told stays true until it ends
+            if not alert.firing and (known is None or known[0] != alert.starts_ns):
                 continue  # nobody was told of it
-            groups.setdefault(key, (labels, []))[1].append(alert)
+            present.setdefault(key, (labels, []))[1].append(alert)
         out = []
-        for key, (labels, alerts) in groups.items():
-            identity = self._group(receiver, key, labels, alerts, now_ns)
-            if identity is not None:
+        for key, (labels, alerts) in present.items():
+            group = self._groups.of(receiver.name, key, labels)
+            self._take(receiver, group, alerts, now)
+            identity = self._decide(receiver, group, now)
+            if identity:
                 out.append(identity)
         return out
 
-    def _firing(self, receiver: str, key: str) -> dict[str, str]:
-        told = self._told.get(f"{receiver} {key}", {}).get("firing", {})
-        return {k: str(v) for k, v in told.items()} if isinstance(told, dict) else {}
+    def _take(self, receiver: Receiver, group: Group, alerts: list[Alert], now: Moment) -> None:
+        """What there is to say in a group now."""
+        firing = [a for a in alerts if a.firing]
+        live = {a.fingerprint for a in firing}
+        over = [a for a in alerts if a.fingerprint not in live]
+        if not receiver.send_resolved:
+            for alert in over:
+                self._say(now, receiver.name, alert, "not sent", "the receiver wants no resolved notifications")
+                del group.known[alert.fingerprint]
+            over = []
+        for fingerprint in group.known.keys() - live - {a.fingerprint for a in over}:
+            del group.known[fingerprint]  # over for so long that nobody remembers it
+        # The oldest first, and what is over at the end: a notification that is cut says the most important.
+        group.current = (*sorted(firing, key=lambda a: (a.starts_ns, a.fingerprint)), *over)
 
-    def _group(
-        self, receiver: Receiver, key: str, labels: dict[str, str], alerts: list[Alert], now_ns: int
-    ) -> str | None:
-        place = f"{receiver.name} {key}"
-        told = self._told.get(place, {})
-        before = self._firing(receiver.name, key)
-        now_firing = {a.fingerprint: a.mark for a in alerts if a.firing}
-        resolved = [a for a in alerts if not a.firing and a.fingerprint not in now_firing]
-        at, count = int(str(told.get("at", 0))), int(str(told.get("count", 0)))
-        changed = now_firing != before
-        if not changed and not (now_firing and now_ns - at >= receiver.repeat_interval_s * SECOND):
-            return None
-        if not now_firing and not receiver.send_resolved:
-            for alert in resolved:
-                self._say(now_ns, receiver.name, alert, "not sent", "the receiver wants no resolved notifications")
-            self._remember(place, {}, at, count)
-            return None
-        if at and now_ns - at < receiver.group_interval_s * SECOND:
-            for alert in alerts:
-                self._say(now_ns, receiver.name, alert, "held", "the group was notified a moment ago")
-            return None
-        said = [a for a in alerts if a.firing] + (resolved if receiver.send_resolved else [])
-        body = json.dumps(alertmanager(receiver.name, labels, said, self._url))
-        # The same decision taken again after a crash gives the same id, and the outbox keeps one of each.
-        parts = [place, str(count), *(f"{a.fingerprint} {a.mark} {a.ends_ns}" for a in said)]
+    def _decide(self, receiver: Receiver, group: Group, now: Moment) -> str:
+        current, news = group.current or (), group.news()
+        since = None if group.concluded is None else now.mono_ns - group.concluded.mono_ns
+        same = bool(group.refused) and group.content() == group.refused
+        loud = same or any(a.firing and not a.mitigated for a in current)
+        repeat = bool(current) and loud and since is not None and since >= receiver.repeat_interval_s * SECOND
+        if receiver.name in self._gone:
+            self._drop(group, "refused", self._gone[receiver.name], now)
+            for alert in current:
+                self._say(now, receiver.name, alert, "not sent", self._gone[receiver.name])
+            return ""
+        if group.attempt is not None and not self._still_wanted(group, bool(news)):
+            self._drop(group, "dropped", "nothing is left to say", now)
+        if group.attempt is not None and (group.attempt.id or group.attempt.under_way or not news):
+            return ""
+        if (news and not same) or repeat:
+            if since is not None and since < receiver.group_interval_s * SECOND:
+                for alert in current:
+                    if alert.fingerprint in news:
+                        self._say(now, receiver.name, alert, "held", "the group was notified a moment ago")
+                return ""
+            return self._begin(receiver, group, "repeat" if repeat else "news", now)
+        if group.attempt is None and self._fades(receiver, group, now):
+            group.attempt = Attempt("", "keep-alive", now.wall_ns, now)
+        return ""
+
+    @staticmethod
+    def _fades(receiver: Receiver, group: Group, now: Moment) -> bool:
+        """Whether a receiver that forgets what it does not hear of must hear of it again."""
+        if receiver.keep_alive is None or group.alive is None or not any(a.firing for a in group.current or ()):
+            return False
+        return now.mono_ns - group.alive.mono_ns >= receiver.keep_alive * SECOND
+
+    @staticmethod
+    def _still_wanted(group: Group, news: bool) -> bool:
+        if group.attempt is None or group.attempt.under_way:
+            return True
+        if group.attempt.because == "news":
+            return news
+        return any(a.firing for a in group.current or ()) or news
+
+    def _drop(self, group: Group, state: str, why: str, now: Moment) -> None:
+        attempt = group.attempt
+        if attempt is None or attempt.under_way:
+            return
+        group.attempt = None
+        if attempt.id:
+            self._store.mark_delivery(attempt.id, state, attempt.tries, 0, now.wall_ns, why)
+
+    def _begin(self, receiver: Receiver, group: Group, because: Because, now: Moment) -> str:
+        for alert in group.current or ():
+            if alert.firing:  # from now on it is owed: if it ends before anybody took it, its end is told
+                group.known[alert.fingerprint] = (alert.starts_ns, group.known.get(alert.fingerprint, (0, ""))[1])
+        parts = [self._store.id, group.place, str(group.count), str(now.wall_ns)]
         identity = "msg_" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-        incidents = sorted({a.incident_id for a in said})
-        self._store.enqueue(identity, receiver.name, key, incidents, body, now_ns)
-        for alert in said:
-            what = ("mitigated" if alert.mitigated else "firing") if alert.firing else "resolved"
-            self._say(now_ns, receiver.name, alert, "notified", f"{what}, as {identity}")
-        self._remember(place, now_firing, now_ns, count + 1)
+        incidents = {a.incident_id for a in group.current or ()}
+        group.attempt = Attempt(identity, because, now.wall_ns, now, incidents=incidents)
+        said = [{"incident": a.incident_id, "state": word(a)} for a in group.current or ()]
+        self._store.enqueue(identity, receiver.name, group.key, sorted(incidents), json.dumps(said), now.wall_ns)
+        for alert in group.current or ():
+            self._say(now, receiver.name, alert, "notified", f"{word(alert)}, as {identity}")
         return identity
-
-    def _remember(self, place: str, firing: dict[str, str], at: int, count: int) -> None:
-        self._told[place] = {"firing": firing, "at": at, "count": count}
-        self._store.put("told", self._told)

@@ -14,8 +14,9 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from analyzer import journey
+from analyzer.alerting.answer import Answer
 from analyzer.alerting.silence import NewSilence, Silence
-from analyzer.api import documents
+from analyzer.api import documents, receivers
 from analyzer.api.metrics import EngineMetrics
 from analyzer.engine import Engine
 from analyzer.feeds import Feeds
@@ -42,6 +43,8 @@ class Shell(Protocol):
     last_look_s: float
 
     async def journey(self, probe_id: int) -> Rows: ...
+
+    async def send_test(self, name: str) -> list[tuple[str, Answer]]: ...
 
 
 def probe_number(text: str) -> int:
@@ -210,6 +213,8 @@ def build(engine: Engine, shell: Shell) -> FastAPI:
     async def metrics() -> Response:
         """Prometheus metrics."""
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    receivers.add(app, engine, shell)
 
     @app.exception_handler(RequestValidationError)
     async def not_understood(_: object, error: RequestValidationError) -> JSONResponse:

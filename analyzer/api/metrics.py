@@ -39,7 +39,7 @@ class EngineMetrics(Collector):
             "tgw_notifications", "Notifications in the outbox by state [notifications]", labels=["state"]
         )
         deliveries = engine.store.delivery_counts()
-        for state in ("pending", "delivered", "given_up"):
+        for state in ("pending", "delivered", "refused", "dropped"):
             notifications.add_metric([state], deliveries.get(state, 0))
         yield notifications
         yield GaugeMetricFamily("tgw_feed_lag_seconds", "Age of the newest feed report [s]", value=engine.lag_s)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from analyzer.alerting.receivers import Receiver
+from analyzer.alerting import answer
+from analyzer.alerting.moment import Moment
+from analyzer.alerting.receivers.alertmanager_webhook import AlertmanagerWebhook, body
+from analyzer.alerting.receivers.base import Receiver
 from analyzer.engine import Engine
 from analyzer.incident import Incident
 from analyzer.region import SECOND, Region
@@ -15,16 +18,24 @@ from analyzer.store import Store
 from contract.fleet import Fleet
 from tests.analyzer.model import START, Model
 
-RECEIVER = Receiver.model_validate({"name": "ops", "url": "http://127.0.0.1:9/hook"})
+RECEIVER = AlertmanagerWebhook.model_validate({"name": "ops", "url": "http://127.0.0.1:9/hook"})
 
 
 class Story:
-    """A model, an engine, and what was delivered. `hook` answers webhooks with an HTTP status."""
+    """A model, an engine, and what was delivered. `hook` answers a notification, by its id, with an HTTP status."""
 
-    def __init__(self, document: Fleet, *, seed: int = 1, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        document: Fleet,
+        *,
+        seed: int = 1,
+        store: Store | None = None,
+        receivers: Sequence[Receiver] = (RECEIVER,),
+    ) -> None:
         self.model = Model(document, seed)
         self.store = store or Store(":memory:")
-        self.engine = Engine(Region(document), self.store, START, [RECEIVER], "http://analyzer")
+        self.receivers = list(receivers)
+        self.engine = Engine(Region(document), self.store, START, self.receivers, "http://analyzer")
         self.delivered: list[dict[str, Any]] = []
         self.delivered_ids: list[str] = []
         self.attempts: list[tuple[int, str]] = []
@@ -33,7 +44,7 @@ class Story:
 
     def restart(self) -> None:
         """The analyzer's process is killed and started again on the same store."""
-        self.engine = Engine(Region(self.model.fleet), self.store, self.model.now, [RECEIVER], "http://analyzer")
+        self.engine = Engine(Region(self.model.fleet), self.store, self.model.now, self.receivers, "http://analyzer")
 
     def run(self, seconds: float, step_s: float = 1.0, until: Callable[[], bool] | None = None) -> float:
         """Go on for so long, or until a condition holds; the seconds that passed."""
@@ -57,20 +68,21 @@ class Story:
             else:
                 status, document = model.control.verdict(request.migration_id, request.body())
             engine.take_answer(Answer(request, status, document), now)
-        for delivery in engine.outbox.due(now):
+        moment = Moment(now, now)
+        for delivery in engine.outbox.due(moment):
             status = self.hook(delivery.id)
             self.attempts.append((now, delivery.id))
             if 200 <= status < 300:
-                self.delivered.append(json.loads(delivery.body))
+                self.delivered.append(json.loads(json.dumps(body(delivery.notice))))
                 self.delivered_ids.append(delivery.id)
-            engine.outbox.done(delivery, status, "", now)
+            engine.outbox.done(delivery, answer.of_http(status, {}, "", 0.0), moment)
         self.store.commit()
 
     def told(self) -> list[str]:
         """What each delivered notification said of its alerts: firing, mitigated or resolved, in order of time."""
         out = []
-        for body in self.delivered:
-            words = {"mitigated" if _mitigated(a) else str(a["status"]) for a in body["alerts"]}
+        for said in self.delivered:
+            words = {"mitigated" if _mitigated(a) else str(a["status"]) for a in said["alerts"]}
             out.append(", ".join(sorted(words)))
         return out
 

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from analyzer.alerting.answer import Answer
 from analyzer.alerting.silence import Matcher, NewSilence
 from analyzer.api.app import build
 from analyzer.region import SECOND
@@ -36,6 +37,11 @@ class FakeShell:
         if self.down:
             raise Unavailable("connection refused")
         return self.rows
+
+    async def send_test(self, name: str) -> list[tuple[str, Answer]]:
+        if name != "ops":
+            raise KeyError(name)
+        return [("firing", Answer("taken", 200, "thanks")), ("resolved", Answer("refused", 400, "what?", "HTTP 400"))]
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +182,30 @@ def test_events_stream(client: TestClient) -> None:
     assert datas[1]["kind"] == "opened"
     last = datas[-1]["number"]
     assert client.get(f"/v1/events?once=true&after={last}").text == ""
+
+
+def test_receivers_and_what_they_said(client: TestClient) -> None:
+    (found,) = client.get("/v1/receivers").json()
+    assert (found["name"], found["kind"], found["target"], found["gone"], found["owed"]) == (
+        "ops", "alertmanager-webhook", "http://127.0.0.1:9", None, 0,
+    )  # fmt: skip
+    assert (found["last"]["state"], found["last"]["status"]) == ("delivered", 200)
+    newest, first = client.get("/v1/notifications").json()
+    assert newest == found["last"]
+    assert client.get(f"/v1/notifications?before={newest['number']}").json() == [first]
+    assert client.get("/v1/notifications?state=refused").json() == []
+    assert client.get("/v1/notifications?receiver=other").json() == []
+    assert client.get("/v1/notifications?limit=0").status_code == 422
+
+
+def test_a_test_notice_says_what_the_receiver_said(client: TestClient) -> None:
+    found = client.post("/v1/receivers/ops/test").json()
+    assert found["taken"] is False
+    assert [(t["notice"], t["outcome"], t["said"]) for t in found["tries"]] == [
+        ("firing", "taken", "thanks"), ("resolved", "refused", "what?"),
+    ]  # fmt: skip
+    missing = client.post("/v1/receivers/nobody/test")
+    assert (missing.status_code, missing.json()["detail"]) == (404, "no receiver 'nobody'; the settings have: ops")
 
 
 def test_metrics(client: TestClient) -> None:

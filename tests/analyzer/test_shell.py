@@ -8,18 +8,23 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from analyzer.alerting.deliver import Delivery
-from analyzer.alerting.receivers import Receiver
+from analyzer.alerting.answer import Answer
+from analyzer.alerting.notice import Notice
+from analyzer.alerting.receivers.alertmanager_webhook import AlertmanagerWebhook
+from analyzer.alerting.receivers.base import Message, Receiver
+from analyzer.engine import Engine
 from analyzer.settings import ENVIRONMENT_PREFIX, Settings
 from analyzer.shell import Shell
 from contract.documents import DocumentError
 from service.settings import load
+from tests.analyzer.desk import alert
 from tests.analyzer.model import fleet
 
 
@@ -81,31 +86,55 @@ def test_a_missing_password_file_is_refused_at_the_start(tmp_path: Path, hung: i
         Shell(config)
 
 
-@pytest.mark.parametrize(
-    ("answer", "status"),
-    [(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", 200), (b"HTTP/1.1 200 OK\r\nx-a: 1", 0)],
-)
-def test_a_receiver_that_never_ends_is_not_waited_for(tmp_path: Path, hung: int, answer: bytes, status: int) -> None:
-    """A notification that is under way for ever would never be tried again, and would hold up those after it."""
+class Broken(AlertmanagerWebhook):
+    """A receiver with a fault of ours in it."""
 
-    async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(answer)
-        while not writer.is_closing():
-            writer.write(b"1\r\nx\r\n" if status else b"x")
-            await writer.drain()
-            await asyncio.sleep(0.05)
+    def render(self, notice: Notice, secrets: Mapping[str, str]) -> Sequence[Message]:
+        raise RuntimeError("a fault of ours, about https://hooks.example.net/T0/secret")
 
-    async def story() -> tuple[int, str]:
-        shell = Shell(load(settings(tmp_path, hung), Settings, ENVIRONMENT_PREFIX))
-        server = await asyncio.start_server(drip, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        receiver = Receiver.model_validate({"name": "ops", "url": f"http://127.0.0.1:{port}/", "timeout_s": 0.5})
-        try:
-            async with asyncio.timeout(5):
-                return await shell._post(receiver, Delivery("msg_1", "ops", b"{}", 0))
-        finally:
-            server.close()
 
-    found, error = asyncio.run(story())
-    assert found == status
-    assert bool(error) is (status == 0)
+def test_a_fault_in_sending_loses_no_notification_and_ends_no_loop(
+    tmp_path: Path, hung: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any exception, in a receiver, in the store, or in working out what is due: there is a next try all the same."""
+    config = load(settings(tmp_path, hung), Settings, ENVIRONMENT_PREFIX)
+    shell = Shell(config)
+    broken = Broken.model_validate({"name": "broken", "url": "http://127.0.0.1:9/"})
+    fine = AlertmanagerWebhook.model_validate({"name": "fine", "url": "http://127.0.0.1:9/"})
+    sent: list[str] = []
+    faults = iter([OSError("disk"), ValueError("due")])
+
+    async def post(receiver: Receiver, message: object) -> Answer:
+        sent.append(receiver.name)
+        return Answer("taken", 200)
+
+    async def story() -> None:
+        shell.engine = Engine(shell.engine.region, shell.store, time.time_ns(), [broken, fine])
+        shell._receivers = {"broken": broken, "fine": fine}
+        engine = shell.engine
+        engine.notifier.step([alert("node_down", "ld-a1")], [], shell._moment())
+        monkeypatch.setattr(shell.sender, "_post", post)
+        commit, due = shell.store.commit, engine.outbox.due
+        monkeypatch.setattr(shell.store, "commit", lambda: _raise_next(faults, commit))
+        monkeypatch.setattr(engine.outbox, "due", lambda now: _raise_next(faults, lambda: due(now)))
+        loop = asyncio.create_task(shell._deliver())
+        group = engine.groups.by_receiver("broken")[0]
+        async with asyncio.timeout(10):
+            while group.attempt is None or group.attempt.tries < 2 or "fine" not in sent:
+                assert not loop.done()
+                await asyncio.sleep(0.02)
+        loop.cancel()
+        assert not group.attempt.under_way or group.attempt.tries >= 2
+        assert sent.count("fine") == 1
+        (row,) = shell.store.notifications(10, "broken")
+        assert (row["state"], row["error"]) == ("pending", "a fault in sending: RuntimeError")
+        await shell.sender.aclose()
+
+    asyncio.run(story())
+
+
+def _raise_next(faults: Iterator[Exception], otherwise: Callable[[], Any]) -> Any:
+    fault = next(faults, None)
+    if fault is not None:
+        raise fault
+    return otherwise()
