@@ -16,6 +16,7 @@ from service import listen, logs
 from service.settings import load, read_text, refuse
 from warehouse import migrate
 from warehouse.engine import THREADS, Engine, EngineError
+from warehouse.lanes import lanes_of, reader_places
 from warehouse.revisions import Variant
 from warehouse.rollups import Roller
 from warehouse.scrub import Scrub
@@ -60,7 +61,6 @@ def main(arguments: list[str]) -> int:
             settings.state_dir / "chdb",
             settings.database,
             reader_seconds=settings.reader_seconds,
-            reader_bytes=settings.reader_bytes,
         )
     except EngineError as error:
         print(f"{settings.state_dir / 'chdb'}: the engine cannot be opened: {error}", file=sys.stderr)
@@ -71,11 +71,12 @@ def main(arguments: list[str]) -> int:
         log.info("warehouse.ready", revisions=done, port=settings.listen.port)
         caps = {
             "max_execution_time": settings.reader_seconds,
-            "max_memory_usage": settings.reader_bytes,
+            "max_memory_usage": reader_places(settings.reader_bytes)[-1].memory,
             "max_threads": THREADS,
         }
         judge = judge_of(engine, settings.database, settings.max_body_bytes, settings.max_statement_chars, caps)
-        app = Server(engine, accounts, settings.max_body_bytes, judge, Scrub([settings.state_dir])).app
+        lanes, scrub = lanes_of(settings.reader_bytes), Scrub([settings.state_dir])
+        app = Server(engine, accounts, settings.max_body_bytes, judge, scrub, lanes, settings.reader_seconds).app
         serving = listen.server(app, settings.listen)
         end = serving.handle_exit
 

@@ -63,7 +63,9 @@ _WRITING = (
     r"|materialize_ttl_after_modify|optimize_on_insert|optimize_throw_if_noop|insert_quorum\w*|select_sequential_consistency"
     r"|non_replicated_deduplication_window"
 )
-_READER = re.compile(f"(?:{_FORMS}|{_MEANINGS}|{_WAYS})")
+# What Parquet holds of an answer is counted by no limit.
+_HELD = r"(?!output_format_parquet_(?:parallel|row_group|batch|data_page|max))"
+_READER = re.compile(f"{_HELD}(?:{_FORMS}|{_MEANINGS}|{_WAYS})")
 _WRITER = re.compile(f"(?:{_FORMS}|{_MEANINGS}|{_WAYS}|{_WRITING})")
 # Of a table. The rest says where its rows lie (disk, storage_policy).
 _TABLE = re.compile(

@@ -7,6 +7,7 @@ answer nothing and carry their settings with them, share handles, and one that h
 
 from __future__ import annotations
 
+import os
 import queue
 import re
 import shutil
@@ -19,6 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# The engine's allocator keeps freed pages for five seconds, by hundreds of megabytes. It reads this when it is loaded.
+os.environ.setdefault("JE_MALLOC_CONF", "dirty_decay_ms:500")
+
 import chdb
 
 from warehouse import grants, syntax
@@ -29,8 +33,19 @@ from warehouse.outfile import into
 _OVERLAY = "default"
 # The machine belongs to the gateways: few threads, and small pools for merges.
 THREADS = 2
-_OPTIONS = "background_pool_size=2&background_schedule_pool_size=2&background_common_pool_size=1"
+_OPTIONS = (
+    "background_pool_size=2&background_schedule_pool_size=2&background_common_pool_size=1"
+    # What reading fills, and nothing empties again.
+    "&mark_cache_size=33554432&primary_index_cache_size=33554432&index_mark_cache_size=8388608&mmap_cache_size=64"
+    "&compiled_expression_cache_size=8388608&iceberg_metadata_files_cache_size=0&vector_similarity_index_cache_size=0"
+)
 _SETTING = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
+_LIMITS = (
+    "max_execution_time",
+    "output_format_parquet_row_group_size_bytes",
+    "output_format_parquet_parallel_encoding",
+)
 # The setting that carries a statement's mark: a text of no effect while there are no workloads, and nobody's to choose.
 _MARK = "workload"
 # How long statements that were killed are waited for at the end [s].
@@ -71,6 +86,20 @@ def settings_list(settings: Mapping[str, str]) -> str:
     return ", ".join(f"{name} = {quoted(value)}" for name, value in settings.items())
 
 
+def lower(limits: Mapping[str, str], asked: Mapping[str, str]) -> dict[str, str]:
+    """These limits, each as low as it is asked to be and never higher. Asking for 0, for no limit, changes nothing.
+
+    EngineError for what is no number.
+    """
+    out = {}
+    for name, own in limits.items():
+        value = asked.get(name, own)
+        if not _NUMBER.fullmatch(value):
+            raise EngineError(f"Code: 36. DB::Exception: {name}: expected a number, got {value!r}. (BAD_ARGUMENTS)")
+        out[name] = value if 0 < float(value) < float(own) else own
+    return out
+
+
 def _connect(target: str) -> Any:
     return chdb.connect(target)  # type: ignore[no-untyped-call]
 
@@ -78,7 +107,7 @@ def _connect(target: str) -> Any:
 class Engine:
     """The engine at `path` (made when missing). Close it; a second process on the same path is refused by chDB.
 
-    `reader_seconds`, `reader_bytes`: what a reader's statement may take [s] and hold in memory [bytes] before it ends.
+    `reader_seconds`: what a reader's statement may take before it ends [s].
     """
 
     def __init__(
@@ -87,7 +116,6 @@ class Engine:
         database: str,
         *,
         reader_seconds: float = 20.0,
-        reader_bytes: int = 1 << 30,
     ) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._temporary = Path(tempfile.mkdtemp(prefix="insert-", dir=path.parent))
@@ -106,7 +134,12 @@ class Engine:
         common = {"database": database, "max_threads": str(THREADS), "async_insert": "0", "insert_deduplicate": "1"}
         reading = {
             "max_execution_time": str(reader_seconds),
-            "max_memory_usage": str(reader_bytes),
+            # Small blocks: an answer is written as it comes, and what is on its way takes little.
+            "max_block_size": "8192",
+            "output_format_parallel_formatting": "0",
+            # Parquet holds a group of rows, beside what the engine counts.
+            "output_format_parquet_parallel_encoding": "0",
+            "output_format_parquet_row_group_size_bytes": str(8 << 20),
             # No writes, and this setting itself cannot be changed back. The guard sees to the other settings.
             "readonly": "2",
         }
@@ -149,12 +182,12 @@ class Engine:
 
     def command(self, statement: str) -> None:
         """Execute a statement of the house."""
-        with self._handle(grants.OWNER, {}, "") as handle:
+        with self._handle(grants.OWNER, {}, {}) as handle:
             _run(handle, statement)
 
     def rows(self, query: str) -> list[Sequence[Any]]:
         """The rows of a query, every value as text."""
-        with self._handle(grants.OWNER, {}, "") as handle:
+        with self._handle(grants.OWNER, {}, {}) as handle:
             text = _run(handle, query).data.decode()
         return [line.split("\t") for line in text.splitlines()]
 
@@ -169,12 +202,18 @@ class Engine:
         *,
         reader: bool = False,
         mark: str = "",
+        limits: Mapping[str, str] | None = None,
     ) -> Answer:
         """Run one statement, its whole answer in memory; `output` is the format when it names none. EngineError.
 
-        `mark`: what `kill` knows it by.
+        `mark`: what `kill` knows it by. `limits`: settings that the given ones may lower and not raise.
         """
-        with self._handle("reader" if reader else "writer", settings or {}, mark) as handle:
+        kind = "reader" if reader else "writer"
+        own = {name: value for name, value in self._base[kind].items() if name in _LIMITS} | dict(limits or {})
+        asked = dict(settings or {})
+        fixed = lower(own, asked) | ({_MARK: mark} if mark else {})
+        others = {name: value for name, value in asked.items() if name not in fixed}
+        with self._handle(kind, others, fixed) as handle:
             return _run(handle, statement, output, parameters)
 
     def stream(
@@ -187,6 +226,7 @@ class Engine:
         *,
         reader: bool = False,
         mark: str = "",
+        limits: Mapping[str, str] | None = None,
     ) -> Answer:
         """Run a statement that reads, its answer into the pipe `sink` [file descriptor]. EngineError.
 
@@ -194,7 +234,8 @@ class Engine:
         beginning of an answer, and even what looks like its end: only this function's return says that it is whole.
         When nobody reads the pipe any more it goes on all the same: `kill` ends it.
         """
-        return self.execute(into(statement, output, sink), output, settings, parameters, reader=reader, mark=mark)
+        statement = into(statement, output, sink)
+        return self.execute(statement, output, settings, parameters, reader=reader, mark=mark, limits=limits)
 
     def parsed(self, statement: str, parameters: Mapping[str, str] | None = None) -> str:
         """The tree of a statement, as EXPLAIN AST prints it. EngineError, with the statement's own positions."""
@@ -218,8 +259,9 @@ class Engine:
         with self._first_lock:
             _run(self._first, statement)
 
-    def _opened(self, kind: str, mark: str) -> Any:
-        settings = self._base[kind] | ({_MARK: mark} if mark else {})
+    def _opened(self, kind: str, fixed: Mapping[str, str]) -> Any:
+        # These values are plain; a SET for what others choose costs as much again.
+        settings = self._base[kind] | dict(fixed)
         handle = _connect(f"{self._path}?{'&'.join(f'{name}={value}' for name, value in settings.items())}")
         try:
             _run(handle, f"SET ROLE {kind}")
@@ -234,12 +276,12 @@ class Engine:
             self._open_changed.notify_all()
 
     @contextmanager
-    def _handle(self, kind: str, settings: Mapping[str, str], mark: str) -> Iterator[Any]:
+    def _handle(self, kind: str, settings: Mapping[str, str], fixed: Mapping[str, str]) -> Iterator[Any]:
         """A new handle with these settings."""
         assignments = settings_list(settings)
         self._count(1)
         try:
-            handle = self._opened(kind, mark)
+            handle = self._opened(kind, fixed)
             try:
                 if assignments:
                     _run(handle, f"SET {assignments}")
@@ -257,7 +299,7 @@ class Engine:
             try:
                 handle = self._idle[kind].get_nowait()
             except queue.Empty:
-                handle = self._opened(kind, "")
+                handle = self._opened(kind, {})
             try:
                 yield handle
             except BaseException:

@@ -47,13 +47,22 @@ class Judge:
     max_body: int
     max_statement: int
 
+    @property
+    def max_statement_bytes(self) -> int:
+        """What the longest statement comes to at most [bytes]."""
+        return 4 * self.max_statement
+
+    def too_long(self) -> Refusal:
+        """What is said to a statement that is longer."""
+        return Refusal(229, f"the statement is longer than {self.max_statement} characters")
+
     def plan(self, ask: Ask, user: str, query: str, body: Iterable[bytes], *, reader: bool) -> Plan:
         """The plan for a request; Refusal, PackedDataError, or what the engine says of the statement.
 
         `query`: of the URL; `body`: as it was sent, in chunks.
         """
         self._database(ask.database)
-        data = b"".join(encoding.unpack(body, ask.unpackers(self.max_body)))
+        data = b"".join(encoding.unpack(body, ask.unpackers(self.max_statement_bytes if reader else self.max_body)))
         # The body continues the query, as on a ClickHouse server; for an INSERT it is the data.
         statement, rows = (query, data) if query else (_text(data), b"")
         if not statement.strip():

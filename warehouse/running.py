@@ -22,9 +22,13 @@ _KILL_EVERY_S = 0.1
 class Run:
     """A statement under way; made by `started`."""
 
-    def __init__(self, source: int, future: asyncio.Future[Answer]) -> None:
+    def __init__(
+        self, source: int, future: asyncio.Future[Answer], kill: Callable[[], None], killers: Executor
+    ) -> None:
         self._source, self._future = source, future
+        self._kill, self._killers = kill, killers
         self._given = False
+        self._ending: asyncio.Task[None] | None = None
 
     @property
     def answer(self) -> Answer:
@@ -49,6 +53,19 @@ class Run:
         while data := await self.chunk():
             yield data
 
+    def end(self) -> None:
+        """Have it fail with QUERY_WAS_CANCELLED, soon."""
+        if self._ending is None:
+            self._ending = asyncio.create_task(self.ended())
+
+    async def ended(self) -> None:
+        """Tell it to end, until it has."""
+        while not self._future.done():
+            # Now and then it is told before it runs, or cannot be told.
+            with suppress(EngineError):
+                await asyncio.get_running_loop().run_in_executor(self._killers, self._kill)
+            await asyncio.wait([self._future], timeout=_KILL_EVERY_S)
+
 
 @asynccontextmanager
 async def started(
@@ -68,15 +85,13 @@ async def started(
             os.close(sink)
 
     future = loop.run_in_executor(workers, work)
+    running = Run(source, future, kill, killers)
     try:
-        yield Run(source, future)
+        yield running
     finally:
         # Whatever it still writes is refused by the pipe.
         os.close(source)
         with anyio.CancelScope(shield=True):
-            while not future.done():
-                with suppress(EngineError):
-                    await loop.run_in_executor(killers, kill)
-                await asyncio.wait([future], timeout=_KILL_EVERY_S)
+            await running.ended()
         # Seen here in any case: an error that nobody asked for is none.
         future.exception()

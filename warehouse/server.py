@@ -12,14 +12,12 @@ import binascii
 import hmac
 import json
 import time
-import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
-import anyio
 import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -29,22 +27,24 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from warehouse import choices, native, outfile, replies
 from warehouse.encoding import Packer
-from warehouse.engine import Answer, Engine, EngineError
+from warehouse.engine import Answer, Engine, EngineError, quoted
 from warehouse.framing import PackedDataError
 from warehouse.guard import Guard
 from warehouse.judge import Judge, Plan
+from warehouse.lanes import Lane
 from warehouse.refusals import STATUS, Refusal
+from warehouse.registry import Kill, kill_statement
 from warehouse.request import Ask, ask
-from warehouse.running import started
+from warehouse.running import Run
+from warehouse.schedule import Asker, Job, Schedule
 from warehouse.scrub import Scrub
 
 log = structlog.get_logger()
 
-# How many statements of each kind run at once; each kind waits in a line of its own, so that slow dashboards hold up no
-# insert.
-RUNNING = {"reader": 4, "writer": 2, "inserter": 2}
 # What is held of an answer whose client waits for its end, and at most where it names a buffer [bytes].
 WAIT_HOLD = 64 << 20
+# As much of a body as may be a KILL QUERY [bytes].
+_KILL = 4096
 T = TypeVar("T")
 
 
@@ -57,34 +57,11 @@ class Account:
     reader: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What a request asks of the engine. `kind`: the line it waits in; `form`: the format of the answer.
-
-    `run`: given a pipe and a mark; what it does not write into the pipe is in the answer that it returns. `revision`:
-    of the client, where the answer is to be framed for it; `statement`: what its errors may quote.
-    """
-
-    kind: str
-    form: str
-    statement: str
-    run: Callable[[int, str], Answer]
-    revision: int = 0
-
-
-@dataclass(slots=True)
-class Line:
-    """Those who wait for one kind of handle, or have one."""
-
-    limiter: anyio.CapacityLimiter
-    waiting: int = 0
-
-
 class Server:
     """The ASGI application over one engine. `max_body`: largest request body, as sent and unpacked [bytes].
 
-    Readers, other statements and inserts each wait in a line of their own; `max_waiting`: its greatest length;
-    `running`: how many of each kind run at once.
+    Readers, other statements and inserts each go by lanes of their own, see `lanes_of`. `reader_seconds`: what a
+    reader's statement may take [s].
     """
 
     def __init__(
@@ -94,20 +71,17 @@ class Server:
         max_body: int,
         judge: Judge,
         scrub: Scrub,
-        max_waiting: int = 64,
-        running: Mapping[str, int] = RUNNING,
+        lanes: Mapping[str, Sequence[Lane]],
+        reader_seconds: float,
     ) -> None:
         self._engine = engine
         self._accounts = {account.name: account for account in accounts}
         self._max_body = max_body
         self._judge = judge
         self._scrub = scrub
-        self._max_waiting = max_waiting
-        self._lines = {kind: Line(anyio.CapacityLimiter(count)) for kind, count in running.items()}
-        # A thread for each statement that runs; those that judge, unpack and frame; one that ends what nobody awaits.
-        self._running = ThreadPoolExecutor(sum(running.values()), "statement")
-        self._judging = ThreadPoolExecutor(2, "judge")
-        self._killing = ThreadPoolExecutor(1, "kill")
+        self._schedule = Schedule(lanes, engine.kill, {"reader": reader_seconds})
+        # Those that judge, unpack, frame and pack: what readers send keeps no insert waiting.
+        self._judging = {reader: ThreadPoolExecutor(2, "judge") for reader in (False, True)}
         self.app = Starlette(
             routes=[
                 Route("/ping", self._ping, methods=["GET", "HEAD"]),
@@ -129,7 +103,7 @@ class Server:
             account = self._authenticate(request)
             asked = ask(request.method, request.query_params.multi_items(), request.headers)
             query_id = asked.query_id
-            body = await self._body(request)
+            body = await self._body(request, account)
             async with replies.while_there(receive):
                 await self._answer(request, asked, account, body, send)
             return
@@ -138,8 +112,6 @@ class Server:
         except PackedDataError as error:
             status = 413 if error.code == 241 else 400
             refused = _refused(status, error.code, f"Code: {error.code}. DB::Exception: {error}", query_id)
-        except native.UnsupportedType as error:
-            refused = _refused(501, 48, f"Code: 48. DB::Exception: {error} (NOT_IMPLEMENTED)", query_id)
         except EngineError as error:
             refused = _refused(STATUS.get(error.code, 500), error.code, error.message, query_id)
         await refused(scope, receive, send)
@@ -147,38 +119,53 @@ class Server:
     async def _answer(self, request: Request, asked: Ask, account: Account, body: list[bytes], send: Send) -> None:
         """Judge, run and answer; nothing has been sent when this raises."""
         began = time.monotonic()
-        # Neither is done on the event loop: both take as long as whoever asks likes.
-        job = await self._judged(self._job, request, asked, account, body)
+        judged = partial(self._judged, account)
+        # Not on the event loop: it takes as long as whoever asks likes.
+        job = await judged(self._job, request, asked, account, body)
         body.clear()
-        line = self._lines[job.kind]
-        if line.waiting >= self._max_waiting:
-            raise Refusal(202, f"Too many simultaneous queries: {line.waiting} wait for a {job.kind}")
-        mark = str(uuid.uuid4())
-        line.waiting += 1
-        try:
-            async with (
-                line.limiter,
-                started(
-                    lambda sink: job.run(sink, mark), partial(self._engine.kill, mark), self._running, self._killing
-                ) as run,
-            ):
-                tag = replies.new_tag()
-                chunks = self._told(run.chunks(), job)
-                if job.form == "Native" and job.revision:
-                    chunks = self._framed(chunks, job.revision)
-                hold = WAIT_HOLD if asked.wait else min(max(asked.buffer, replies.HOLD), WAIT_HOLD)
-                reply = await replies.begun(chunks, tag, hold)
-                if asked.wait and not reply.whole:
-                    raise Refusal(396, f"wait_end_of_query holds at most {WAIT_HOLD} bytes of an answer here")
-                answer = run.answer if reply.whole else Answer(b"", 0, 0, 0.0)
-                headers = _headers(job, answer, asked.query_id, time.monotonic() - began)
-                headers["X-ClickHouse-Exception-Tag"] = tag
-                if asked.encoding_out is not None:
-                    headers |= {"Content-Encoding": asked.encoding_out, "Vary": "Accept-Encoding"}
-                packed = self._packed(reply.chunks(), asked.packers())
-                await replies.send_body(send, 200, headers, reply, packed)
-        finally:
-            line.waiting -= 1
+        if isinstance(job, Kill):
+            job = await self._killed(job, account)
+        tag = replies.new_tag()
+
+        async def begin(run: Run) -> replies.Body:
+            chunks = self._told(run.chunks(), job)
+            if job.form == "Native" and job.revision:
+                chunks = _framed(chunks, job.revision, judged)
+            hold = WAIT_HOLD if asked.wait else min(max(asked.buffer, replies.HOLD), WAIT_HOLD)
+            reply = await replies.begun(chunks, tag, hold)
+            if asked.wait and not reply.whole:
+                raise Refusal(396, f"wait_end_of_query holds at most {WAIT_HOLD} bytes of an answer here")
+            return reply
+
+        async def reply(run: Run, body: replies.Body) -> None:
+            answer = run.answer if body.whole else Answer(b"", 0, 0, 0.0)
+            headers = _headers(job, answer, asked.query_id, time.monotonic() - began)
+            headers["X-ClickHouse-Exception-Tag"] = tag
+            if asked.encoding_out is not None:
+                headers |= {"Content-Encoding": asked.encoding_out, "Vary": "Accept-Encoding"}
+            await replies.send_body(send, 200, headers, body, _packed(body.chunks(), asked.packers(), judged))
+
+        asker = Asker(account.name, f"{account.name}@{request.client.host if request.client else ''}", asked.query_id)
+        await self._schedule.run(job, asker, begin, reply)
+
+    async def _killed(self, kill: Kill, account: Account) -> Job:
+        """End the statement that it names, and say so in the form of the engine's own KILL QUERY."""
+        entry = self._schedule.registry.find(kill)
+        if entry is not None and account.reader and entry.user != account.name:
+            raise Refusal(497, f"{account.name}: Not enough privileges: a reader ends its own queries only")
+        if entry is not None and not kill.test:
+            await self._schedule.kill(entry, wait=kill.wait)
+        values = {
+            "kill_status": "finished" if kill.wait else "waiting",
+            "query_id": kill.query_id,
+            "user": entry.user if entry else "",
+            "query": entry.statement if entry else "",
+        }
+        columns = ", ".join(f"{quoted(value)} AS {name}" for name, value in values.items())
+        statement, form = f"SELECT {columns} WHERE {int(entry is not None)}", kill.form or "TabSeparated"
+        return Job(
+            "house", form, "", lambda sink, mark, _: self._engine.stream(statement, form, sink, reader=True, mark=mark)
+        )
 
     async def _told(self, chunks: AsyncIterator[bytes], job: Job) -> AsyncIterator[bytes]:
         """The chunks; an error of the engine without the server's paths."""
@@ -188,29 +175,8 @@ class Server:
         except EngineError as error:
             raise EngineError(self._scrub(error.message, job.statement)) from None
 
-    async def _packed(self, chunks: AsyncIterator[bytes], packers: list[Packer]) -> AsyncIterator[bytes]:
-        for packer in packers:
-            chunks = self._through(chunks, packer)
-        async for chunk in chunks:
-            yield chunk
-
-    async def _through(self, chunks: AsyncIterator[bytes], packer: Packer) -> AsyncIterator[bytes]:
-        async for chunk in chunks:
-            if packed := await self._judged(packer.feed, chunk):
-                yield packed
-        if packed := await self._judged(packer.finish):
-            yield packed
-
-    async def _judged(self, function: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._judging, function, *arguments)
-
-    async def _framed(self, chunks: AsyncIterator[bytes], revision: int) -> AsyncIterator[bytes]:
-        framer = native.Framer(revision)
-        async for chunk in chunks:
-            if framed := await self._judged(framer.feed, chunk):
-                yield framed
-        if framed := await self._judged(framer.finish):
-            yield framed
+    async def _judged(self, account: Account, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._judging[account.reader], function, *arguments)
 
     def _authenticate(self, request: Request) -> Account:
         user = request.headers.get("x-clickhouse-user") or request.query_params.get("user") or ""
@@ -227,17 +193,23 @@ class Server:
             raise Refusal(516, f"{user or '(no user)'}: Authentication failed: no such user or password")
         return account
 
-    async def _body(self, request: Request) -> list[bytes]:
+    async def _body(self, request: Request, account: Account) -> list[bytes]:
         chunks, size = [], 0
+        # A reader sends nothing but a statement.
+        limit = min(self._judge.max_statement_bytes, self._max_body) if account.reader else self._max_body
         async for chunk in request.stream():
             size += len(chunk)
-            if size > self._max_body:
-                raise PackedDataError(241, "MEMORY_LIMIT_EXCEEDED", f"the body is larger than {self._max_body} bytes")
+            if size > limit and account.reader:
+                raise self._judge.too_long()
+            if size > limit:
+                raise PackedDataError(241, "MEMORY_LIMIT_EXCEEDED", f"the body is larger than {limit} bytes")
             chunks.append(chunk)
         return chunks
 
-    def _job(self, request: Request, asked: Ask, account: Account, body: list[bytes]) -> Job:
+    def _job(self, request: Request, asked: Ask, account: Account, body: list[bytes]) -> Job | Kill:
         query = request.query_params.get("query", "")
+        if (kill := kill_statement(query or b"".join(body[:1])[:_KILL].decode(errors="replace"))) is not None:
+            return kill if kill.form else replace(kill, form=asked.form)
         try:
             plan = self._judge.plan(asked, account.name, query, body, reader=account.reader)
         except EngineError as error:
@@ -248,18 +220,18 @@ class Server:
                 plan.kind,
                 plan.form,
                 plan.statement,
-                lambda _sink, _mark: self._engine.insert(insert.target, insert.form, plan.data, plan.settings),
+                lambda *_: self._engine.insert(insert.target, insert.form, plan.data, plan.settings),
             )
         # Those that know less of the Native format read it as it is.
         framed = asked.revision if asked.revision >= native.CUSTOM_SERIALIZATION_REVISION else 0
-        return Job(plan.kind, plan.form, plan.statement, partial(self._run, plan), framed)
+        return Job(plan.kind, plan.form, plan.statement, partial(self._run, plan), framed, plan.settings)
 
-    def _run(self, plan: Plan, sink: int, mark: str) -> Answer:
-        reading = plan.kind == "reader"
+    def _run(self, plan: Plan, sink: int, mark: str, limits: Mapping[str, str]) -> Answer:
+        options: dict[str, Any] = {"reader": plan.kind == "reader", "mark": mark, "limits": limits}
         statement, form, settings, parameters = plan.statement, plan.form, plan.settings, plan.parameters
         if not outfile.reads(outfile.cut(statement)):
-            return self._engine.execute(statement, form, settings, parameters, reader=reading, mark=mark)
-        answer = self._engine.stream(statement, form, sink, settings, parameters, reader=reading, mark=mark)
+            return self._engine.execute(statement, form, settings, parameters, **options)
+        answer = self._engine.stream(statement, form, sink, settings, parameters, **options)
         if form == "Native" and not answer.rows and plan.selects:
             # The engine writes nothing at all for no rows; clients want to know the columns.
             described = self._engine.execute(
@@ -267,8 +239,7 @@ class Server:
                 "JSONCompactEachRow",
                 {},
                 parameters,
-                reader=reading,
-                mark=mark,
+                **options,
             )
             header = native.header([tuple(json.loads(line)[:2]) for line in described.data.splitlines()])
             return replace(answer, data=header)
@@ -284,6 +255,43 @@ def judge_of(engine: Engine, database: str, max_body: int, max_statement: int, c
     policy = choices.Policy(frozenset(names("settings")), dict(caps))
     guard = Guard(engine.parsed, names("functions"), names("table_functions"), policy)
     return Judge(guard, policy, database, lambda: names("databases"), max_body, max_statement)
+
+
+async def _packed(
+    chunks: AsyncIterator[bytes], packers: list[Packer], judged: Callable[..., Awaitable[bytes]]
+) -> AsyncIterator[bytes]:
+    for packer in packers:
+        chunks = _through(chunks, packer, judged)
+    async for chunk in chunks:
+        yield chunk
+
+
+async def _through(
+    chunks: AsyncIterator[bytes], packer: Packer, judged: Callable[..., Awaitable[bytes]]
+) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        if packed := await judged(packer.feed, chunk):
+            yield packed
+    if packed := await judged(packer.finish):
+        yield packed
+
+
+async def _framed(
+    chunks: AsyncIterator[bytes], revision: int, judged: Callable[..., Awaitable[bytes]]
+) -> AsyncIterator[bytes]:
+    framer = native.Framer(revision)
+    async for chunk in chunks:
+        if framed := await judged(_supported, framer.feed, chunk):
+            yield framed
+    if framed := await judged(_supported, framer.finish):
+        yield framed
+
+
+def _supported(function: Callable[..., bytes], *arguments: bytes) -> bytes:
+    try:
+        return function(*arguments)
+    except native.UnsupportedType as error:
+        raise EngineError(f"Code: 48. DB::Exception: {error}. (NOT_IMPLEMENTED)") from None
 
 
 class _Endpoint:

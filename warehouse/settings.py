@@ -49,5 +49,6 @@ class Settings(Strict):
     max_statement_chars: Annotated[int, Field(ge=1 << 10, le=1 << 24)] = 1 << 18
     # Above this a dashboard's query is ended, so that none can hold the machine.
     reader_seconds: Annotated[float, Field(gt=0, le=3600)] = 20.0
-    reader_bytes: Annotated[int, Field(ge=1 << 26)] = 1 << 30
+    # By how much all readers together may let the process grow.
+    reader_bytes: Annotated[int, Field(ge=1 << 28)] = 1 << 30
     log_level: str = "INFO"

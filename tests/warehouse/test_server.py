@@ -20,6 +20,7 @@ from backports import zstd
 from tests.warehouse.conftest import PASSWORDS
 from warehouse.client import Refused, Unavailable, connect
 from warehouse.engine import Answer
+from warehouse.lanes import Lane, Place
 from warehouse.scrub import Scrub
 from warehouse.server import Account, Server, judge_of
 
@@ -379,7 +380,8 @@ def test_too_long_a_line_is_turned_away_at_once() -> None:
         engine = SlowEngine()
         judge = judge_of(engine, "tgw", 1000, 1000, {})  # type: ignore[arg-type]
         accounts = [Account("r", "p", True)]
-        app = Server(engine, accounts, 1000, judge, Scrub([]), 3, {"reader": 1}).app  # type: ignore[arg-type]
+        lanes = {"reader": [Lane(Place(1), waiting=4)]}
+        app = Server(engine, accounts, 1000, judge, Scrub([]), lanes, 20).app  # type: ignore[arg-type]
         statuses: list[int] = []
         turned_away = anyio.Event()
         auth = {"X-ClickHouse-User": "r", "X-ClickHouse-Key": "p"}
