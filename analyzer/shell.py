@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import structlog
 
@@ -22,7 +23,7 @@ from analyzer.rows import Rows
 from analyzer.settings import Settings
 from analyzer.store import open_store
 from analyzer.telemetry import Telemetry
-from contract.documents import DocumentError, check
+from contract.documents import DocumentError, check, stored
 from contract.fleet import Fleet
 from service import settings as files
 from warehouse.client import Refused, Unavailable
@@ -36,17 +37,21 @@ class Shell:
     def __init__(self, settings: Settings) -> None:
         """Reads the fleet document and opens the store; DocumentError, StoreError, OSError."""
         self.settings = settings
-        fleet = files.load(settings.fleet, Fleet, "TGW_FLEET_")
         files.read_text(settings.warehouse.password_file)
         self.store, damaged = open_store(settings.state_dir / "analyzer.sqlite")
         self._fleet_digest = ""
+        try:
+            fleet, refused = self._first_fleet(settings.fleet)
+        except DocumentError:
+            self.store.close()
+            raise
         region = Region(fleet, self._number_of(fleet))
         listen = settings.listen
         url = settings.external_url or f"http://{listen.host}:{listen.port}"
         now = self._moment()
         self.engine = Engine(region, self.store, now.wall_ns, settings.receivers, url, settings.keep, now.mono_ns)
         self.stop = asyncio.Event()
-        self.errors: dict[str, str] = {"the store": damaged}
+        self.errors: dict[str, str] = {"the store": damaged, "the fleet file": refused}
         self.last_look_s = 0.0
         self._receivers = {r.name: r for r in settings.receivers}
         self._reader = Telemetry(settings.warehouse)
@@ -62,12 +67,30 @@ class Shell:
         self.sender = Sender()
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def _first_fleet(self, path: Path) -> tuple[Fleet, str]:
+        """The document of the settings and ""; when it is refused, the last right one and why. DocumentError: none.
+
+        After an upgrade whose rules the file breaks the analyzer must see all the same.
+        """
+        try:
+            return files.load(path, Fleet, "TGW_FLEET_"), ""
+        except DocumentError as error:
+            try:
+                fleet, _ = stored(str(self.store.get("fleet_document", "")), Fleet, "the stored fleet document")
+            except DocumentError:
+                raise error from None
+            log.error("the fleet file is refused; the last right document is used", problem=str(error))
+            return fleet, str(error)
+
     def _number_of(self, fleet: Fleet) -> int:
         """The number of this document: rises with every change, also over restarts and the loss of the store."""
         digest = hashlib.sha256(fleet.model_dump_json().encode()).hexdigest()
         kept = self.store.get("fleet", {})
         number = kept.get("number")
         self._fleet_digest = digest
+        if kept.get("digest") != digest or not self.store.get("fleet_document", ""):
+            self.store.put("fleet_document", fleet.model_dump_json())
+            self.store.commit()
         if kept.get("digest") != digest or not isinstance(number, int):
             number = self._renumber()
         return number

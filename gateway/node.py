@@ -85,7 +85,7 @@ class NodeProcess:
 
     def status(self) -> dict[str, Any]:
         speaker: Any = None
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             speaker = json.loads((self._config.state_dir / "speaker.json").read_text())
         return {
             "node": self._config.name,

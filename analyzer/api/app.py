@@ -23,6 +23,7 @@ from analyzer.feeds import Feeds
 from analyzer.ledger import KINDS, Ledger, judge
 from analyzer.rows import Rows
 from contract.incidents import STATES
+from service.sqlite import StoreError
 from warehouse.client import Refused, Unavailable
 
 Limit = Annotated[int, Query(ge=1, le=5000)]
@@ -215,6 +216,10 @@ def build(engine: Engine, shell: Shell) -> FastAPI:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     receivers.add(app, engine, shell)
+
+    @app.exception_handler(StoreError)
+    async def unreadable(_: object, error: StoreError) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 503)
 
     @app.exception_handler(RequestValidationError)
     async def not_understood(_: object, error: RequestValidationError) -> JSONResponse:

@@ -36,7 +36,7 @@ class Routes:
         """RoutesError names the field and what was expected there."""
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RoutesError(f"expected JSON: {error}") from None
         if not isinstance(data, dict):
             raise RoutesError(f"expected an object, got {type(data).__name__}")

@@ -8,12 +8,17 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from analyzer.alerting import alert
+from analyzer.incident import Book, Incident
+from analyzer.keep import Keep
 from analyzer.settings import ENVIRONMENT_PREFIX, Settings
 from analyzer.shell import Shell
-from analyzer.store import Store, open_store
+from analyzer.store import DAY_NS, Store, open_store
+from contract.documents import DocumentError
 from contract.fleet import Fleet
 from service.settings import load
 from tests.analyzer.model import START, fleet
@@ -178,3 +183,130 @@ def test_the_analyzer_heals_and_tells_while_its_disk_is_full(tmp_path: Path) -> 
         assert db.execute("SELECT state FROM outbox").fetchall() == [("delivered",), ("delivered",)]
     assert json.loads(text)["state"] == "mitigated"
     assert json.loads(text)["opened_ns"] > START
+
+
+def incident(number: int, state: str = "closed", closed_ns: int = 0) -> dict[str, Any]:
+    """A whole incident document."""
+    return Incident(
+        id=f"inc-{number}", fingerprint=f"f{number}", family="node_down", kind="crash", subject="ld-a1",
+        subject_type="node", severity="critical", region="r", az="az1", cluster="clb-a", named_nodes=["ld-a1"],
+        vips=[1], probers=[], seen_by_vips=[], summary="s", state=state, first_seen_ns=1, opened_ns=number,
+        updated_ns=1, last_seen_ns=1, closed_ns=closed_ns, cleared=state == "closed",
+    ).as_dict()  # fmt: skip
+
+
+def test_years_of_history_are_bounded_and_what_is_open_stays(tmp_path: Path) -> None:
+    now = START
+    store = Store(tmp_path / "s")
+    for number in range(400):
+        # The oldest of all is open, the next ones closed long ago.
+        closed = 0 if number == 0 else now - 100 * DAY_NS if number < 100 else now - DAY_NS + number
+        state = "open" if number == 0 else "closed"
+        store.save_incident(f"inc-{number}", f"f{number}", state, number, incident(number, state, closed))
+        for _ in range(5):
+            store.add_event(f"inc-{number}", 1, "k", "t" * 200)
+        store.save_action(f"a-{number}", f"inc-{number}", 1, {"id": f"a-{number}"})
+        store.add_decision(now - (400 - number) * DAY_NS, "alert", "x", "y", "z", f"inc-{number}")
+        store.enqueue(f"m-{number}", "ops", "g", [f"inc-{number}"], "b" * 1000, now)
+        if number > 2:
+            store.mark_delivery(f"m-{number}", "delivered", 1, 0, now, None)
+        store.save_silence(f"s-{number}", {"id": f"s-{number}", "ends_ns": now - 200 + number})
+    for number in range(100):
+        store.add_event("inc-0", 1, "opened" if number == 0 else "k", str(number))
+    store.commit()
+    keep = Keep(incidents=50, events_of_one=20, decisions=60, notifications=40, silences=30, days=90)
+    store.prune(keep, ["inc-150"], now)
+    kept = [d["id"] for d in store.incidents()]
+    assert kept == ["inc-0", "inc-150", *(f"inc-{n}" for n in range(350, 400))]
+    texts = [e["text"] for e in store.events("inc-0")]
+    assert (texts[0], texts[1:]) == ("0", [str(n) for n in range(80, 100)])
+    assert store.events("inc-7") == store.actions("inc-7") == []
+    assert len(store.actions("inc-0")) == 1
+    assert len(store.decisions(1000)) == 60
+    assert [r["id"] for r in store.pending()] == ["m-0", "m-1", "m-2"], "what is still to be sent stays"
+    assert store.delivery_counts()["delivered"] == 40
+    ids = {s["id"] for s in store.silences()}
+    assert ids == {f"s-{n}" for n in range(170, 400)}, "what holds still stays, and the latest that have ended"
+    store.close()
+    before = (tmp_path / "s").stat().st_size
+    again = Store(tmp_path / "s")
+    again.prune(keep, [], now + 400 * DAY_NS)
+    assert [d["id"] for d in again.incidents()] == ["inc-0"]
+    assert again.silences() == []
+    again.close()
+    assert (tmp_path / "s").stat().st_size < before / 2
+
+
+def test_memory_holds_what_is_open_and_the_last_day(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s")
+    for number, hours in enumerate((500, 25, 23, 1)):
+        closed = START - hours * DAY_NS // 24
+        store.save_incident(f"inc-{number}", "f", "closed", number, incident(number, "closed", closed))
+    store.save_incident("inc-9", "f", "mitigated", 9, incident(9, "mitigated"))
+    store.commit()
+    book = Book(store, START)
+    assert list(book.incidents) == ["inc-2", "inc-3", "inc-9"]
+    book.forget(START + 3 * DAY_NS // 24)
+    assert list(book.incidents) == ["inc-3", "inc-9"]
+    assert store.incident("inc-0") is not None
+
+
+def test_what_a_later_analyzer_wrote_is_kept_and_what_is_wrong_is_set_aside(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s")
+    store.save_incident("inc-1", "f1", "open", 1, incident(1, "open") | {"newer": {"a": 1}})
+    store.save_incident("inc-2", "f2", "pondering", 2, incident(2, "pondering"))
+    store.save_incident("inc-3", "f3", "open", 3, incident(3, "open") | {"vips": "many"})
+    store.save_incident("inc-4", "f4", "open", 4, incident(4, "open") | {"family": "gremlins"})
+    missing = incident(5, "open")
+    del missing["subject"]
+    store.save_incident("inc-5", "f5", "open", 5, missing)
+    store.put("ledger", {"totals": 7})
+    store.put("since_ns", "x")
+    store.put("told", [1])
+    store.save_silence("s1", {"id": "s1", "matchers": [{"label": "a", "value": "("}], "odd": 1})
+    good = {
+        "id": "s2", "matchers": [{"label": "a", "value": "b", "newer": 1}], "starts_ns": 0, "ends_ns": 2**62,
+        "created_by": "me", "comment": "c", "created_ns": 1, "newer": 2,
+    }  # fmt: skip
+    store.save_silence("s2", good)
+    store.commit()
+    story = Story(fleet(), store=store)
+    book = story.engine.book
+    assert set(book.incidents) == {"inc-1", "inc-2", "inc-4"}
+    assert book.incidents["inc-2"].state == "open", "it may not be over"
+    assert list(story.engine.silences) == ["s2"]
+    story.run(40)
+    book.save(book.incidents["inc-1"], story.model.now)
+    kept = store.incident("inc-1")
+    assert kept is not None
+    assert kept["newer"] == {"a": 1}
+    nameless = alert.of(book.incidents["inc-4"], "http://analyzer")
+    assert nameless.labels["alertname"] == "TgwFault", "a family without a name is told of all the same"
+
+
+def test_a_fleet_file_that_breaks_a_rule_does_not_keep_the_analyzer_down(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("x" * 20)
+    path = tmp_path / "analyzer.toml"
+    path.write_text(
+        f'fleet = "{tmp_path}/fleet.json"\nstate_dir = "{tmp_path}/state"\nlisten = {{ port = 0 }}\n'
+        '[control]\nurl = "http://127.0.0.1:9"\n'
+        f'[warehouse]\nurl = "http://127.0.0.1:9"\nuser = "w"\npassword_file = "{tmp_path}/password"\n'
+    )
+
+    def start() -> Shell:
+        return Shell(load(path, Settings, ENVIRONMENT_PREFIX))
+
+    (tmp_path / "fleet.json").write_text("{}")
+    with pytest.raises(DocumentError, match="region"):
+        start()
+    (tmp_path / "fleet.json").write_text(fleet().model_dump_json())
+    shell = start()
+    shell.store.close()
+    document = fleet().model_dump(mode="json")
+    document["vips"][3]["name"] = ""
+    (tmp_path / "fleet.json").write_text(json.dumps(document))
+    again = start()
+    assert again.engine.region.fleet == fleet()
+    assert again.engine.region.epoch == shell.engine.region.epoch
+    assert "vips[3].name" in again.errors["the fleet file"]
+    again.store.close()
