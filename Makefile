@@ -28,6 +28,7 @@ lint: ## style, types, import directions, generated files
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	@! command -v shellcheck >/dev/null || shellcheck tools/*.sh
 	$(PY) -m mypy.stubtest gateway._dataplane
 	cargo fmt --manifest-path $(DATAPLANE) --all --check
 	cargo fmt --manifest-path gateway/dataplane/fuzz/Cargo.toml --check

@@ -9,6 +9,8 @@ import subprocess
 
 import pytest
 
+# The processes that tests start fail at a warning as well; see pyproject.toml for what is left out.
+os.environ.setdefault("PYTHONWARNINGS", "error,ignore::ResourceWarning")
 os.environ["PATH"] = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 

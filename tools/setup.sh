@@ -4,7 +4,7 @@
 #   tools/setup.sh [--lint] [--bench] [--seen]    also the tools that `make lint` needs, whom `make bench` compares with,
 #                                                 or what draws the dashboards: Node, Chromium, Grafana's packages
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 want_lint=no
 want_bench=no
 want_seen=no
@@ -41,6 +41,7 @@ has sysctl || packages+=(procps)
 if [ "$want_lint" = yes ]; then
   cargo clippy --version >/dev/null 2>&1 || packages+=(rust-web-clippy)
   cargo fmt --version >/dev/null 2>&1 || packages+=(rustfmt-web)
+  has shellcheck || packages+=(shellcheck)
 fi
 if [ "$want_bench" = yes ]; then
   has nft || packages+=(nftables)

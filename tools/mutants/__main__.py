@@ -18,7 +18,7 @@ from rich.console import Console
 
 from benchmarks import goals
 from benchmarks.report import Document
-from tools.mutants.mutate import Mutant, mutants, sample
+from tools.mutants.mutate import Mutant, candidates, sample
 from tools.mutants.trial import Place, Result, Watched
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -51,7 +51,7 @@ ROOMS = {
 def drawn(room: Room, count: int, seed: int, only: str | None) -> list[Mutant]:
     """The sample of a room."""
     paths = [p.relative_to(ROOT) for p in sorted((ROOT / room.code).rglob("*.py"))]
-    every = {str(p): mutants(str(p), (ROOT / p).read_text()) for p in paths if only is None or only in str(p)}
+    every = {str(p): candidates(str(p), (ROOT / p).read_text()) for p in paths if only is None or only in str(p)}
     return sample(every, count, seed)
 
 

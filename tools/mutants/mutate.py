@@ -29,6 +29,26 @@ class Mutant:
     code: str
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A place where a mutant can be made. Files have thousands, so each is made only when it is drawn."""
+
+    path: str
+    line: int
+    _source: str
+    _module: cst.Module
+    _before: cst.CSTNode
+    _after: cst.CSTNode
+
+    def make(self) -> Mutant | None:
+        """The mutant; None when it would be no other program, or none at all."""
+        changed = self._module.deep_replace(self._before, self._after)
+        code = changed.code if isinstance(changed, cst.Module) else self._source
+        if code == self._source or not _compiles(code):
+            return None
+        return Mutant(self.path, self.line, _diff(self.path, self._source, code), code)
+
+
 class _Visitor(MutationVisitor):
     """Leaves out what tellers are told, and all that is not inside a function."""
 
@@ -40,33 +60,31 @@ class _Visitor(MutationVisitor):
         return bool(super()._skip_node_and_children(node))
 
 
-def mutants(path: str, source: str) -> list[Mutant]:
-    """Every mutant of a file, in the order of its lines; the same source gives the same ones."""
+def candidates(path: str, source: str) -> list[Candidate]:
+    """Every candidate of a file, in the order of its text; the same source gives the same ones."""
     wrapper = MetadataWrapper(cst.parse_module(source))
     visitor = _Visitor(OPERATORS, IgnoredCode(set(), set(), set()))
     module = wrapper.visit(visitor)
     positions = wrapper.resolve(PositionProvider)
-    out = []
-    for mutation in visitor.mutations:
-        if mutation.contained_by_top_level_function is None:
-            continue
-        changed = module.deep_replace(mutation.original_node, mutation.mutated_node)
-        code = changed.code if isinstance(changed, cst.Module) else ""
-        if code != source and _compiles(code):
-            out.append(Mutant(path, positions[mutation.original_node].start.line, _diff(path, source, code), code))
-    return out
+    return [
+        Candidate(path, positions[m.original_node].start.line, source, module, m.original_node, m.mutated_node)
+        for m in visitor.mutations
+        if m.contained_by_top_level_function is not None
+    ]
 
 
-def sample(by_module: Mapping[str, Sequence[Mutant]], count: int, seed: int) -> list[Mutant]:
-    """`count` of them (or all), spread evenly over the modules, drawn from a seed and from nothing else."""
+def sample(by_module: Mapping[str, Sequence[Candidate]], count: int, seed: int) -> list[Mutant]:
+    """`count` mutants (or all there are), spread evenly over the modules, drawn from a seed and from nothing else."""
     rng = random.Random(seed)
     piles = [rng.sample(list(by_module[name]), len(by_module[name])) for name in sorted(by_module)]
     rng.shuffle(piles)
     out: list[Mutant] = []
     while len(out) < count and any(piles):
         for pile in piles:
-            if pile and len(out) < count:
-                out.append(pile.pop())
+            while pile and len(out) < count:
+                if (made := pile.pop().make()) is not None:
+                    out.append(made)
+                    break
     return out
 
 

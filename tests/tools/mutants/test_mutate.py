@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 
-from tools.mutants.mutate import Mutant, mutants, sample
+from tools.mutants.mutate import candidates, sample
 
 SOURCE = '''"""About."""
 LIMIT = 5
@@ -20,7 +20,7 @@ def within(a: int | None, b: int = 2) -> bool:
 
 
 def test_each_is_one_change_of_what_a_function_does() -> None:
-    found = mutants("m.py", SOURCE)
+    found = [m for c in candidates("m.py", SOURCE) if (m := c.make()) is not None]
     changed = {d for m in found for d in m.diff.splitlines() if d.startswith("+ ")}
     for line in (
         "+    if a is not None:",
@@ -36,16 +36,19 @@ def test_each_is_one_change_of_what_a_function_does() -> None:
     assert not any("log.info" in d or "LIMIT" in d or "About" in d or ("None" in d and "def" in d) for d in changed)
     assert all(ast.dump(ast.parse(m.code)) != ast.dump(ast.parse(SOURCE)) for m in found)
     assert {m.line for m in found} <= {4, 7, 8, 9}
-    assert found == mutants("m.py", SOURCE)
+    assert {c.line for c in candidates("m.py", SOURCE)} == {m.line for m in found}
 
 
 def test_a_sample_is_the_seeds_alone_and_spread_over_the_modules() -> None:
-    modules = {name: [Mutant(name, n, "", "") for n in range(size)] for name, size in (("a", 50), ("b", 3), ("c", 40))}
+    lines = {name: "".join(f"    a{n} = {n}\n" for n in range(size)) for name, size in (("a", 25), ("b", 1), ("c", 20))}
+    modules = {name: candidates(name, f"def f():\n{text}") for name, text in lines.items()}
+    sizes = {name: len(some) for name, some in modules.items()}
+    assert sizes == {"a": 50, "b": 2, "c": 40}
     one = sample(modules, 20, 7)
     assert one == sample(dict(reversed(modules.items())), 20, 7)
     assert one != sample(modules, 20, 8)
-    assert len({(m.path, m.line) for m in one}) == 20
+    assert len({(m.path, m.code) for m in one}) == 20
     counts = Counter(m.path for m in one)
-    assert counts["b"] == 3
+    assert counts["b"] == 2
     assert abs(counts["a"] - counts["c"]) <= 1
-    assert len(sample(modules, 1000, 1)) == 93
+    assert len(sample(modules, 1000, 1)) == 92

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.mutants.mutate import Mutant, mutants
+from tools.mutants.mutate import Mutant, candidates
 from tools.mutants.trial import Place, Watched, culprit, within
 
 CODE = """def grow(a):
@@ -58,7 +58,8 @@ WATCHED = Watched(
 
 
 def one(what: str) -> Mutant:
-    (found,) = [m for m in mutants("room/code.py", CODE) if f"+{what}\n" in m.diff + "\n"]
+    made = [m for c in candidates("room/code.py", CODE) if (m := c.make()) is not None]
+    (found,) = [m for m in made if f"+{what}\n" in m.diff + "\n"]
     return found
 
 
