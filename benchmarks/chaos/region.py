@@ -15,7 +15,7 @@ import httpx
 
 from benchmarks.chaos.plan import Step
 from benchmarks.chaos.witness import Witness
-from lab import processes
+from lab import processes, supervisor
 from lab.fabric import launch
 from lab.region import Lab
 from lab.state import LabError, alive, recorded, stop
@@ -54,10 +54,12 @@ class Region:
     """Kills and restarts the processes of a lab that is up. All times are monotonic but `ts_ns`."""
 
     def __init__(self, lab: Lab, witness: Witness) -> None:
+        """Ends the lab's supervisor: it waits longer each time, and the next kill would find nobody alive."""
         self._lab = lab
         self._witness = witness
         self.kills: list[Kill] = []
         self._starting: dict[str, tuple[Kill, float, int]] = {}
+        self.end([supervisor.NAME])
 
     def targets(self) -> dict[str, list[str]]:
         """The processes that may die, by kind. Nodes: all that carry traffic (buffer clusters stay for actions)."""
@@ -74,7 +76,9 @@ class Region:
         os.kill(known.pid, signal.SIGKILL)
         with suppress(ChildProcessError):
             os.waitpid(known.pid, 0)
-        self._start(step.target)
+        if known.kind == "node":
+            self._lab.run.socket(step.target).unlink(missing_ok=True)
+        processes.again(self._lab.run, known)
         self._starting[step.target] = done, time.monotonic(), self._witness.acknowledged()
         self.kills.append(done)
         return done
@@ -108,18 +112,6 @@ class Region:
         known = recorded(self._lab.run)
         stop([known[n].pid for n in names if n in known and alive(known[n])], 10.0)
 
-    def _start(self, name: str) -> None:
-        run, topology = self._lab.run, self._lab.topology
-        if name in SERVICES:
-            command = processes.python(name, str(run.part(name) / f"{name}.toml"))
-            processes.start(run, name, name, command)
-        elif name == launch.NAME:
-            launch.start(run)
-        else:
-            run.socket(name).unlink(missing_ok=True)
-            command = processes.python("gateway.node", str(run.node(name) / "node.toml"))
-            processes.start(run, name, "node", command, topology.namespace(name))
-
     def _works(self, name: str, acknowledged: int) -> bool:
         if name == "collector":
             return self._witness.acknowledged() > acknowledged
@@ -127,12 +119,8 @@ class Region:
             return _answers(self._lab.addresses[name] + ("/ping" if name == "warehouse" else "/v1/health"))
         if name != launch.NAME:
             return _answers("http://node/v1/status", str(self._lab.run.socket(name)))
-        try:
-            launch.probe(self._lab.run)  # a new fabric sends no probes and requests until it is told to
-            launch.ask(self._lab.run, rate=10, kept=20)
-        except LabError:
-            return False
-        return True
+        # A new fabric sends no probes and requests until it is told to.
+        return launch.tell_again(self._lab.run)
 
     def _explained(self, cluster: str, at_ns: int) -> str | None:
         own = {n.name for n in self._lab.topology.fleet.nodes_of(cluster)} | {launch.NAME}
