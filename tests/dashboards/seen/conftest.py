@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import pytest
 
 from tests.dashboards.seen import board, bundle, data
-from tests.dashboards.seen.board import Seen
+from tests.dashboards.seen.board import Asker, Seen
 from tests.dashboards.seen.browser import Browser
 
 
@@ -26,21 +28,46 @@ def page() -> Iterator[Browser]:
         yield found
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A page and the warehouse that it shows, with the time that its rows took as now [ns]."""
+
+    page: Browser
+    asker: Asker
+    now_ns: int
+
+    def look(self, uid: str, range_ms: tuple[int, int], chosen: dict[str, Any], mode: str = "dark") -> Seen:
+        """A dashboard over a time range, with variables chosen."""
+        return board.look(self.page, self.asker, board.documents()[uid], range_ms, chosen, mode=mode)
+
+
 @pytest.fixture(scope="session")
-def draw(page: Browser) -> Draw:
+def lab(page: Browser) -> Iterator[Shown]:
+    """The recorded run."""
+    with shown(page, "lab") as found:
+        yield found
+
+
+@contextlib.contextmanager
+def shown(page: Browser, rows: str) -> Iterator[Shown]:
+    with data.store(rows) as store:
+        asker = Asker(store.as_reader)
+        yield Shown(page, asker, store.now_ns)
+        asker.close()
+
+
+@pytest.fixture(scope="session")
+def draw(page: Browser, lab: Shown) -> Draw:
     """Each dashboard is drawn once on each of the rows and in each of Grafana's themes."""
-    documents = board.documents()
     seen: dict[tuple[str, str, str], Seen] = {}
 
     def give(rows: str, uid: str, mode: str = "dark") -> Seen:
         if (rows, uid, mode) not in seen:
-            with data.store(rows) as store:
-                asker = board.Asker(store.as_reader)
-                for each, document in documents.items():
-                    span, chosen = data.span(each, store.now_ns), data.chosen(asker, each)
+            with contextlib.nullcontext(lab) if rows == "lab" else shown(page, rows) as found:
+                for each in board.documents():
+                    span, chosen = data.span(each, found.now_ns), data.chosen(found.asker, each)
                     for theme in ("light", "dark"):
-                        seen[rows, each, theme] = board.look(page, asker, document, span, chosen, mode=theme)
-                asker.close()
+                        seen[rows, each, theme] = found.look(each, span, chosen, theme)
         return seen[rows, uid, mode]
 
     return give
