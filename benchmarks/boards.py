@@ -138,7 +138,7 @@ def fill(writer: Any, vips: int, seconds: int, end: int) -> dict[str, int]:
     }
 
 
-def measure(reader: Any, span: Range) -> list[dict[str, Any]]:
+def measure(reader: Any, from_ms: int, to_ms: int, step_s: int) -> list[dict[str, Any]]:
     """The time of each panel's statement."""
     found = reader.query("SELECT probe_id FROM probes WHERE outcome != 'answered' ORDER BY ts DESC LIMIT 1").result_rows
     chosen: dict[str, Any] = dict.fromkeys(("az", "role", "cluster", "node", "vip"), "*")
@@ -147,7 +147,8 @@ def measure(reader: Any, span: Range) -> list[dict[str, Any]]:
     for uid, document in build.documents().items():
         for panel in document["panels"]:
             for target in panel.get("targets", []):
-                sql = expand(target["rawSql"], span, chosen)
+                finest = {"5s": 5, "1m": 60}.get(panel.get("interval", ""), 0)
+                sql = expand(target["rawSql"], Range(from_ms, to_ms, max(step_s, finest)), chosen)
                 times = []
                 for _ in range(1 + AGAIN):
                     began = time.monotonic()
@@ -170,8 +171,8 @@ def main() -> None:
         writer = client(port, "tgw")
         rows = fill(writer, given.vips, given.seconds, end)
         roll(Remote(writer), "tgw")
-        span = Range((end - given.seconds) * 1000, end * 1000, max(5, given.seconds // 240))
-        panels = measure(client(port, "reader"), span)
+        step = max(5, given.seconds // 240)
+        panels = measure(client(port, "reader"), (end - given.seconds) * 1000, end * 1000, step)
     slowest = max(panels, key=lambda p: p["best_s"])
     boards = {uid: round(sum(p["best_s"] for p in panels if p["dashboard"] == uid), 3) for uid in build.documents()}
     asked = [

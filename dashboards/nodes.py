@@ -177,7 +177,7 @@ def unusual() -> timeseries.Panel:
         ),
         "none",
         label="node",
-        finest="30s",
+        finest="1m",
         nothing="no node is far from its median, as far as is known",
         low=True,
         links={"this node": links.fleet("node")},
@@ -219,6 +219,7 @@ def residence() -> timeseries.Panel:
         ),
         "s",
         label="node",
+        finest="1m",
         links={"this node": links.fleet("node")},
     )
 

@@ -141,8 +141,9 @@ def series(
     """Lines over time, or stacked bars where a series is sparse.
 
     `sql` gives (time, `label`, value) ordered by time, or without `label` a column for each series. `colours`: by
-    column. `finest`: no step is shorter, because probes are sent no more often. `low`: the lowest is the worst, so it
-    comes first. `shades`: of which colour the series are, where each of them means the same. `links`: title -> URL.
+    column. `finest`: no step is shorter; probes are sent no more often than "5s", and "1m" is rolled up. `low`: the
+    lowest is the worst, so it comes first. `shades`: of which colour the series are, where each of them means the same.
+    `links`: title -> URL.
     """
     scheme = builders.FieldColor().mode(
         models.FieldColorModeId.SHADES if shades else models.FieldColorModeId.PALETTE_CLASSIC

@@ -36,7 +36,7 @@ CHOSEN = {"incident": story.INCIDENT, "probe": story.number(1, story.DIED)}
 @pytest.mark.parametrize(("panel", "sql"), panels())
 def test_it_runs_and_every_rule_of_the_panel_meets_something(seeded: Seeded, panel: dict[str, Any], sql: str) -> None:
     variables = dict(CHOSEN)
-    interval = 60 if panel.get("interval") == "30s" else 10
+    interval = 60 if panel.get("interval") == "1m" else 10
     frame = ask(seeded.reader, sql, the_range(seeded, interval), **variables)
     assert frame.rows, "seeded data must show"
     rules = by_name(panel)
