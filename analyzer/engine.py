@@ -70,6 +70,7 @@ class Engine:
         url: str = "",
         keep: Keep | None = None,
         mono_ns: int | None = None,
+        grafana: str = "",
     ) -> None:
         self.region = region
         self.store = store
@@ -102,7 +103,7 @@ class Engine:
         self.findings: list[Finding] = []
         self.frozen = ""
         self.lag_s = 0.0
-        self._url = url
+        self._url, self._grafana = url, grafana
         self._unreadable_since: int | None = None
         self._outage_ns = 0
 
@@ -243,7 +244,7 @@ class Engine:
 
     def _notify(self, now: Moment) -> list[str]:
         alerts = [
-            alert.of(i, self._url)
+            alert.of(i, self._url, self._grafana)
             for i in self.book.incidents.values()
             if i.is_open or now.wall_ns - i.closed_ns < ALERT_MEMORY_NS
         ]

@@ -38,6 +38,8 @@ class Settings(Strict):
     listen: Listen
     # Where people reach the API, for links in notifications; the listening address by default.
     external_url: str | None = None
+    # Where people reach the Grafana that has the dashboards: alerts then lead to the incident's, with its time range.
+    grafana_url: HttpUrl | None = None
     fleet: Path
     state_dir: Path
     control: Control

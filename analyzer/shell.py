@@ -49,7 +49,10 @@ class Shell:
         listen = settings.listen
         url = settings.external_url or f"http://{listen.host}:{listen.port}"
         now = self._moment()
-        self.engine = Engine(region, self.store, now.wall_ns, settings.receivers, url, settings.keep, now.mono_ns)
+        grafana = str(settings.grafana_url or "")
+        self.engine = Engine(
+            region, self.store, now.wall_ns, settings.receivers, url, settings.keep, now.mono_ns, grafana
+        )
         self.stop = asyncio.Event()
         self.errors: dict[str, str] = {"the store": damaged, "the fleet file": refused}
         self.last_look_s = 0.0

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from analyzer import standing
+from analyzer.alerting.board import board
 from analyzer.incident import Incident
 from contract.incidents import CLOSED, MITIGATED, OPEN
 
@@ -69,8 +70,8 @@ def name_of(family: str) -> str:
     return ALERT_NAMES.get(family, "TgwFault")
 
 
-def of(incident: Incident, url: str) -> Alert:
-    """The alert of an incident. `url`: where the analyzer's API is, for the link."""
+def of(incident: Incident, url: str, grafana: str = "") -> Alert:
+    """The alert of an incident. `url`: where the analyzer's API is, `grafana`: where Grafana is, for links."""
     labels = {
         "alertname": name_of(incident.family),
         "region": incident.region,
@@ -92,6 +93,8 @@ def of(incident: Incident, url: str) -> Alert:
         "nodes": ", ".join(incident.named_nodes),
         "description": f"{incident.summary}. Evidence and timeline: {url}/v1/incidents/{incident.id}",
     }
+    if grafana:
+        annotations["dashboard"] = board(grafana, incident)
     return Alert(
         incident.id,
         incident.fingerprint,

@@ -44,8 +44,8 @@ class Notice:
         return [a for a in self.alerts if a.fingerprint in self.fresh]
 
     def link(self, alert: Alert) -> str:
-        """Where the evidence of an alert is."""
-        return f"{self.url}/v1/incidents/{alert.incident_id}"
+        """Where the evidence of an alert is: on its dashboard where there is a Grafana, else at the API."""
+        return alert.annotations.get("dashboard") or f"{self.url}/v1/incidents/{alert.incident_id}"
 
 
 def word(alert: Alert) -> str:

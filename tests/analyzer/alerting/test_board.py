@@ -6,9 +6,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from analyzer.alerting import alert
 from analyzer.alerting.board import board
-from analyzer.incident import OPEN, Incident
+from analyzer.alerting.receivers.alertmanager_webhook import body
+from analyzer.incident import Incident
+from contract.incidents import OPEN
 from dashboards import build, links, sql
+from tests.analyzer.receivers import notice
 
 SECOND = 1_000_000_000
 OPENED = 1_700_000_000 * SECOND
@@ -43,3 +47,13 @@ def test_it_is_the_link_that_the_dashboards_have(closed_ns: int, until: str) -> 
 def test_nothing_in_an_id_gets_out_of_its_place() -> None:
     hostile = "x&to=0#'\"/../"
     assert parse_qs(urlsplit(board("http://g", incident(0, hostile))).query)["var-incident"] == [hostile]
+
+
+def test_every_link_in_a_notification_leads_there_when_there_is_a_grafana() -> None:
+    found = incident(0)
+    grafana = "https://grafana.example"
+    told = body(notice(alert.of(found, "http://analyzer.example", grafana)))["alerts"][0]
+    assert told["generatorURL"] == told["annotations"]["dashboard"] == board(grafana, found)
+    told = body(notice(alert.of(found, "http://analyzer.example")))["alerts"][0]
+    assert "dashboard" not in told["annotations"]
+    assert told["generatorURL"] == f"http://analyzer.example.net/v1/incidents/{found.id}"
