@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,10 +53,10 @@ def due(store: Store) -> Work:
     last = max([after, *(r for r, _ in incidents), *(r for r, _ in actions)])
     if len(incidents) == 500 or len(actions) == 500:
         last = min(x[-1][0] for x in (incidents, actions) if len(x) == 500)
-    rows = [_incident(r, d) for r, d in incidents if r <= last]
+    rows = _rows(store, "incidents", _incident, incidents, last)
     if rows:
         work.inserts.append(Insert("incidents", INCIDENTS, rows, f"analyzer-{store.id}-incidents-{after}-{last}"))
-    rows = [_action(r, d) for r, d in actions if r <= last]
+    rows = _rows(store, "actions", _action, actions, last)
     if rows:
         work.inserts.append(Insert("actions", ACTIONS, rows, f"analyzer-{store.id}-actions-{after}-{last}"))
     if last > after:
@@ -69,6 +69,24 @@ def due(store: Store) -> Work:
         work.inserts.append(Insert("incident_events", EVENTS, lines, f"analyzer-{store.id}-events-{seen}-{newest}"))
         work.remember["mirrored_event"] = newest
     return work
+
+
+def _rows(
+    store: Store,
+    table: str,
+    make: Callable[[int, dict[str, Any]], list[Any]],
+    documents: Iterable[tuple[int, dict[str, Any]]],
+    last: int,
+) -> list[list[Any]]:
+    """A row for each document up to a revision; one that lacks what a row needs is set aside, or it would end us."""
+    out = []
+    for revision, document in documents:
+        if revision <= last:
+            try:
+                out.append(make(revision, document))
+            except (KeyError, TypeError) as error:
+                store.set_aside(table, str(document.get("id")), repr(error))
+    return out
 
 
 def names(region: Region, store_id: str) -> Work:

@@ -169,11 +169,18 @@ class Store:
         return [d for _, d in self._documents("incidents", rows)]
 
     def incidents_after(self, revision: int, limit: int = 500) -> list[tuple[int, dict[str, Any]]]:
-        """Incidents that changed after a revision, with theirs."""
-        rows = self._db.read(
-            "SELECT id, revision, document FROM incidents WHERE revision > ? ORDER BY revision LIMIT ?", revision, limit
-        )
-        return [(r["revision"], d) for r, d in self._documents("incidents", rows)]
+        """Incidents that changed after a revision, with theirs; fewer than `limit` only when there are no more."""
+        return self._after("incidents", revision, limit)
+
+    def _after(self, table: str, revision: int, limit: int) -> list[tuple[int, dict[str, Any]]]:
+        while True:
+            rows = self._db.read(
+                f"SELECT id, revision, document FROM {table} WHERE revision > ? ORDER BY revision LIMIT ?",
+                revision, limit,
+            )  # fmt: skip
+            found = self._documents(table, rows)
+            if len(found) == len(rows):
+                return [(r["revision"], d) for r, d in found]
 
     def add_event(self, incident_id: str, ts_ns: int, kind: str, text: str) -> None:
         """One line of an incident's timeline."""
@@ -212,11 +219,8 @@ class Store:
         return [d for _, d in self._documents("actions", rows)]
 
     def actions_after(self, revision: int, limit: int = 500) -> list[tuple[int, dict[str, Any]]]:
-        """Actions that changed after a revision, with theirs."""
-        rows = self._db.read(
-            "SELECT id, revision, document FROM actions WHERE revision > ? ORDER BY revision LIMIT ?", revision, limit
-        )
-        return [(r["revision"], d) for r, d in self._documents("actions", rows)]
+        """Actions that changed after a revision, with theirs; fewer than `limit` only when there are no more."""
+        return self._after("actions", revision, limit)
 
     def add_decision(self, ts_ns: int, about: str, subject: str, decision: str, reason: str, incident_id: str) -> None:
         """What was decided, and why. `about`: remedy, alert, incident, detect."""

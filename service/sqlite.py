@@ -156,8 +156,13 @@ class Database:
             self._lock = None
 
     def read(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        """The rows of a query, all of them; sqlite3.Error."""
-        return self.connection.execute(sql, values).fetchall()
+        """The rows of a query, all of them. StoreError: the disk does not give them; sqlite3.Error: a fault of ours."""
+        try:
+            return self.connection.execute(sql, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if is_ours(error):
+                raise
+            raise StoreError(f"{self.path}: {error}") from None
 
     def write(self, sql: str, *values: Any) -> sqlite3.Cursor:
         """One statement, of the transaction that is open, or by itself. WriteFailed; sqlite3.Error: a fault of ours."""

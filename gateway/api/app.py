@@ -30,7 +30,7 @@ from gateway.api.models import (
 from gateway.control.models import Maintenance, Migration, Placement, Verdict
 from gateway.control.models import Request as MigrationRequest
 from gateway.control.orchestrator import Conflict, Degraded, Orchestrator, Unknown
-from gateway.control.store import WriteFailed
+from gateway.control.store import StoreError, WriteFailed
 
 LARGEST_DOCUMENT = 32 * 1024 * 1024
 
@@ -270,6 +270,7 @@ def _errors(app: FastAPI) -> None:
     app.add_exception_handler(DocumentError, document)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(Degraded, lambda _, error: _refusal(503, f"control holds still: {error}", []))
+    app.add_exception_handler(StoreError, lambda _, error: _refusal(503, str(error), []))
     app.add_exception_handler(WriteFailed, lambda _, error: _refusal(503, f"nothing was done: {error}", []))
     for kind, status in ((Conflict, 409), (Unknown, 404), (_TooLarge, 413)):
         app.add_exception_handler(kind, lambda _, error, status=status: _refusal(status, str(error), []))

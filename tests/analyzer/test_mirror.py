@@ -76,3 +76,20 @@ def test_names_of_the_fleet() -> None:
     assert (first["name"], first["role"]) == ("eip-1", "eip")
     assert first["tunnel_address"] == ipaddress.ip_address("::ffff:10.3.0.11")
     assert first["revision"] == 3
+
+
+def test_rows_that_no_row_can_be_made_of_hold_up_nothing() -> None:
+    store = Store(":memory:")
+    for number in range(700):
+        document: dict[str, object] = {
+            "id": f"a{number}", "incident_id": "i", "kind": "k", "cluster": "c", "state": "s", "detail": "",
+            "requested_ns": 1,
+        }  # fmt: skip
+        if number == 7:
+            del document["cluster"]
+        store.save_action(f"a{number}", "i", number, document)
+    store._db.write("UPDATE actions SET document = '{' WHERE id = 'a9'")
+    store.commit()
+    seen = [r[1] for _ in range(3) for insert in settle(store) for r in insert.rows]
+    assert sorted(seen) == sorted(f"a{n}" for n in range(700) if n not in (7, 9))
+    assert store.set_aside_words().startswith("2 rows")

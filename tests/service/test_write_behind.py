@@ -6,15 +6,15 @@ import os
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.sqlite import Database, Kind, StoreError
+from service.sqlite import Database, Kind, StoreError, WriteFailed
 from service.write_behind import LONGEST_WAIT_S, WriteBehind
-from tests.conftest import namespaces_missing
 from tests.service.test_sqlite import Failing, fail, failing
 
 KIND = Kind(
@@ -158,33 +158,60 @@ def test_whatever_fails_when_the_end_is_as_if_nothing_had(steps: list[str]) -> N
         store.close()
 
 
-@pytest.mark.root
-def test_a_real_disk_that_is_full(tmp_path: Path) -> None:
-    assert namespaces_missing() is None
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of one megabyte."""
     place = tmp_path / "small"
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tgwt-small", str(place)], check=True)
-    try:
-        store, clock = made(place / "s")
-        store.write("INSERT INTO log (t) VALUES ('before')")
-        assert store.commit()
-        filler = place / "filler"
-        with filler.open("wb") as file:
-            try:
-                while True:
-                    os.write(file.fileno(), bytes(4096))
-            except OSError:
-                pass
-        for number in range(50):
-            store.write("INSERT INTO log (t) VALUES (?)", f"{number}" * 2000)
-            store.commit()
-        assert "full" in store.problem or "I/O" in store.problem
-        assert len(texts(store)) == 51, "all of it can be read"
-        filler.unlink()
-        clock.now += 60
-        assert store.commit()
-        assert store.problem == ""
-        assert store.close()
-        assert [n for n, _ in on_disk(place / "s")] == list(range(1, 52))
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(place: Path) -> Path:
+    """Fill a disk to its last block; the file that does."""
+    filler = place / "filler"
+    with filler.open("wb") as file, suppress(OSError):
+        while True:
+            os.write(file.fileno(), bytes(4096))
+    return filler
+
+
+@pytest.mark.root
+def test_a_real_disk_that_is_full(small_disk: Path) -> None:
+    store, clock = made(small_disk / "s")
+    store.write("INSERT INTO log (t) VALUES ('before')")
+    assert store.commit()
+    filler = fill(small_disk)
+    for number in range(50):
+        store.write("INSERT INTO log (t) VALUES (?)", f"{number}" * 2000)
+        store.commit()
+    assert "full" in store.problem or "I/O" in store.problem
+    assert len(texts(store)) == 51, "all of it can be read"
+    filler.unlink()
+    clock.now += 60
+    assert store.commit()
+    assert store.problem == ""
+    assert store.close()
+    assert [n for n, _ in on_disk(small_disk / "s")] == list(range(1, 52))
+
+
+@pytest.mark.root
+def test_a_transaction_on_a_real_disk_that_is_full_is_nothing(small_disk: Path) -> None:
+    store = Database(small_disk / "s", KIND)
+
+    def write(count: int) -> None:
+        with store.transaction():
+            for number in range(count):
+                store.write("INSERT INTO log (t) VALUES (?)", f"{number}" * 4000)
+
+    write(1)
+    filler = fill(small_disk)
+    with pytest.raises(WriteFailed, match=r"full|I/O"):
+        write(100)
+    assert len(store.read("SELECT * FROM log")) == 1
+    filler.unlink()
+    write(10)
+    assert len(store.read("SELECT * FROM log")) == 11
+    store.close()
+    assert len(on_disk(small_disk / "s")) == 11
