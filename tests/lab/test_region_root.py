@@ -15,7 +15,7 @@ import pytest
 
 from lab import faults, namespaces, processes, region
 from lab.region import Lab
-from lab.state import Run, marked
+from lab.state import Run, alive, marked, recorded
 from lab.topology import SMALL, Topology
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
@@ -93,9 +93,27 @@ def test_a_killed_ld_loses_its_routes_and_the_other_carries_on(lab: Lab) -> None
     took = eventually(lambda: region.router_routes(lab, "fabric") == before - 1, 3, "routes withdrawn")
     assert took < 3
     assert all(len(ask(lab, 0)) == 2 for _ in range(3))
+    time.sleep(2.5)  # the supervisor would have started it by now
+    assert not alive(recorded(lab.run)["ld-a1"])
     faults.make(lab, "restart", "ld-a1")
     eventually(lambda: region.router_routes(lab, "fabric") == before, 15, "routes announced again")
     assert [f.name for f in faults.made(lab)] == ["kill", "restart"]
+
+
+def test_what_dies_by_itself_is_started_again_and_serves(lab: Lab) -> None:
+    """An LD and control, killed by nobody the lab knows of: routes, tables and the API come back without a person."""
+    before = region.router_routes(lab, "fabric")
+    killed = {name: recorded(lab.run)[name] for name in ("ld-a1", "control")}
+    for process in killed.values():
+        os.kill(process.pid, signal.SIGKILL)
+    eventually(lambda: region.router_routes(lab, "fabric") < before, 5, "routes withdrawn")
+    eventually(lambda: region.router_routes(lab, "fabric") == before, 40, "routes announced again")
+    eventually(lambda: all(alive(recorded(lab.run)[n]) for n in killed), 20, "both run again")
+    assert all(recorded(lab.run)[n].pid != p.pid for n, p in killed.items())
+    eventually(lambda: len(ask(lab, 0)) == 2, 20, "the VIP answers")
+    shown = {p["name"]: p["restarts"] for p in region.process_list(lab.run)}
+    assert shown["ld-a1"] >= 1
+    assert shown["control"] >= 1
 
 
 def test_down_cleans_up_after_the_lab_itself_was_killed(tmp_path: Path) -> None:
