@@ -17,7 +17,7 @@ demo: setup ## a region on this machine: faults, detection, healing, report in o
 	@$(PY) -m cli.main demo $(if $(KEEP),--keep,)
 
 test: lint ## every check and every test
-	@tools/setup.sh --seen
+	@tools/setup.sh --seen --test
 	$(CARGO) test --manifest-path $(DATAPLANE) --workspace --quiet
 	$(PY) -m pytest
 

@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
 # Set a machine up to build, run and test tgw. Installs what is missing when it may, says what it did,
 # says in one line what it could not, and goes on. Does nothing when nothing changed since the last run.
-#   tools/setup.sh [--lint] [--bench] [--seen]    also the tools that `make lint` needs, whom `make bench` compares with,
-#                                                 or what draws the dashboards: Node, Chromium, Grafana's packages
+#   tools/setup.sh [--lint] [--bench] [--seen] [--test]    also the tools that `make lint` needs, whom `make bench` compares
+#       with, what draws the dashboards (Node, Chromium, Grafana's packages), or whom tests talk to (Alertmanager)
 set -u
 cd "$(dirname "$0")/.." || exit 1
 want_lint=no
 want_bench=no
 want_seen=no
+want_test=no
 for word in "$@"; do
   case "$word" in
     --lint) want_lint=yes ;;
     --bench) want_bench=yes ;;
     --seen) want_seen=yes ;;
-    *) echo "setup: unknown word $word (expected --lint, --bench or --seen)" >&2; exit 2 ;;
+    --test) want_test=yes ;;
+    *) echo "setup: unknown word $word (expected --lint, --bench, --seen or --test)" >&2; exit 2 ;;
   esac
 done
 say() { printf 'setup: %s\n' "$*"; }
@@ -53,6 +55,10 @@ if [ "$want_seen" = yes ]; then
   has chromium || has chromium-browser || packages+=(chromium)
 fi
 
+if [ "$want_test" = yes ]; then
+  has prometheus-alertmanager || has alertmanager || packages+=(prometheus-alertmanager)
+fi
+
 if [ "${#packages[@]}" -gt 0 ]; then
   if [ "$(id -u)" != 0 ]; then
     say "not root, so not installed: ${packages[*]} (as root: apt-get install ${packages[*]}); going on without"
@@ -76,6 +82,10 @@ if [ "${#packages[@]}" -gt 0 ]; then
     if [ "${#known[@]}" -gt 0 ]; then
       if DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${known[@]}" >"$log" 2>&1; then
         say "installed ${known[*]}"
+        # Nor is it to start with the machine: it would listen on every address.
+        case " ${known[*]} " in
+          *" prometheus-alertmanager "*) systemctl disable -q prometheus-alertmanager >/dev/null 2>&1 || rm -f /etc/systemd/system/multi-user.target.wants/prometheus-alertmanager.service ;;
+        esac
       else
         tail -n 5 "$log" >&2
         say "apt-get could not install all of: ${known[*]}; going on with what is there"

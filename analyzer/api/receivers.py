@@ -8,6 +8,7 @@ from fastapi import FastAPI, HTTPException, Path, Query
 from pydantic import BaseModel
 
 from analyzer.alerting.answer import Answer
+from analyzer.api import documents
 from analyzer.api.documents import Problem
 from analyzer.engine import Engine
 
@@ -91,10 +92,10 @@ def add(app: FastAPI, engine: Engine, shell: Tester) -> None:
 
     @app.get("/v1/notifications")
     async def notifications(
-        limit: Annotated[int, Query(ge=1, le=5000)] = 200,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         receiver: Annotated[str | None, Query(max_length=63)] = None,
         state: Literal["pending", "delivered", "refused", "dropped"] | None = None,
         before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
-    ) -> list[dict[str, Any]]:
+    ) -> documents.Page:
         """Notifications, newest first, and what each receiver said of them. `before`: with a lower `number`."""
-        return engine.store.notifications(limit, receiver, state, before)
+        return documents.by_number(engine.store.notifications(limit, receiver, state, before), limit)

@@ -190,11 +190,13 @@ def test_receivers_and_what_they_said(client: TestClient) -> None:
         "ops", "alertmanager-webhook", "http://127.0.0.1:9", None, 0,
     )  # fmt: skip
     assert (found["last"]["state"], found["last"]["status"]) == ("delivered", 200)
-    newest, first = client.get("/v1/notifications").json()
+    newest, first = client.get("/v1/notifications").json()["items"]
     assert newest == found["last"]
-    assert client.get(f"/v1/notifications?before={newest['number']}").json() == [first]
-    assert client.get("/v1/notifications?state=refused").json() == []
-    assert client.get("/v1/notifications?receiver=other").json() == []
+    page = client.get("/v1/notifications?limit=1").json()
+    assert page["items"] == [newest]
+    assert client.get(f"/v1/notifications?before={page['next']}").json()["items"] == [first]
+    assert client.get("/v1/notifications?state=refused").json()["items"] == []
+    assert client.get("/v1/notifications?receiver=other").json()["items"] == []
     assert client.get("/v1/notifications?limit=0").status_code == 422
 
 
