@@ -143,6 +143,8 @@ class Book:
         self._store = store
         self.incidents: dict[str, Incident] = {}
         self._latest: dict[str, Incident] = {}
+        # Open incidents all of whose nodes are back at this look, and how.
+        self._back: dict[str, str] = {}
         self._said: dict[str, str] = {}
         for document in store.hot_incidents(now_ns - MEMORY_NS, MOST_CLOSED):
             try:
@@ -196,7 +198,7 @@ class Book:
             return
         before, incident.state = incident.state, state
         if state == CLOSED:
-            incident.closed_ns, incident.ended = now_ns, why
+            incident.closed_ns, incident.ended, incident.severity = now_ns, why, incident.worst
         self.event(incident, now_ns, "state", f"{before} -> {state}: {why}")
         self.save(incident, now_ns)
 
@@ -316,17 +318,21 @@ class Book:
 
     def clear(self, situation: Situation, reports: Mapping[str, NodeReport], now_ns: int) -> None:
         """Note which nodes have come back: an open incident ends with it, and a next failure counts as a new one."""
+        self._back = {}
         for incident in self.open_ones():
             if incident.family not in ABOUT_NODES:
                 continue
             if incident.last_seen_ns == now_ns:
                 self._note_boots(incident, reports, now_ns)
-            if incident.cleared or _lately(incident, situation, now_ns):
+            if _lately(incident, situation, now_ns):
                 continue
             back = [standing.back(n, incident.family, incident.boots, situation, reports) for n in incident.named_nodes]
-            if all(back):
+            if not all(back):
+                continue
+            self._back[incident.id] = "; ".join(dict.fromkeys(back))
+            if not incident.cleared:
                 incident.cleared = True
-                self.event(incident, now_ns, "back", "; ".join(dict.fromkeys(back)))
+                self.event(incident, now_ns, "back", self._back[incident.id])
                 self.save(incident, now_ns)
 
     def _note_boots(self, incident: Incident, reports: Mapping[str, NodeReport], now_ns: int) -> None:
@@ -344,11 +350,11 @@ class Book:
             if incident.remedy.get("status") in ("posting", "posted") or _lately(incident, situation, now_ns):
                 continue
             about_node = incident.family in ABOUT_NODES
-            if incident.state == MITIGATED and not incident.cleared:
+            over = not about_node or (incident.cleared and incident.id in self._back)
+            if incident.state == MITIGATED and not over:
                 self._restate(incident, situation, now_ns)
                 continue
-            over = incident.cleared or not about_node
-            why = "the node is back" if about_node else f"not seen for {_quiet(situation) / SECOND:.0f} s"
+            why = self._back.get(incident.id, "") if about_node else f"not seen for {_quiet(situation) / SECOND:.0f} s"
             if incident.family in NEEDS_CLEAN and incident.vips and not incident.idle:
                 done, found = clean(incident)
                 if not done:
@@ -359,7 +365,6 @@ class Book:
                     mitigated.append(incident)
             if over:
                 incident.cleared = True
-                incident.severity = incident.worst
                 self.move(incident, CLOSED, now_ns, why)
                 closed.append(incident)
         return closed, mitigated
