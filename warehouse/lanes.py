@@ -87,11 +87,17 @@ class Lane:
             if turn.done() and not turn.cancelled():
                 # Its turn came at the moment at which it left.
                 self._give_back(client)
-            elif client in self._line:
-                self._line[client].remove(turn)
-                if not self._line[client]:
-                    del self._line[client]
+            else:
+                self._left(client)
             raise
+
+    def _left(self, client: str) -> None:
+        """Forget those of a client that wait no more."""
+        staying = deque(turn for turn in self._line.get(client, ()) if not turn.cancelled())
+        if staying:
+            self._line[client] = staying
+        else:
+            self._line.pop(client, None)
 
     def _count(self, client: str, change: int) -> None:
         self._free -= change
@@ -107,7 +113,9 @@ class Lane:
         for client in list(self._line):
             if not self._free:
                 return
-            if self._running[client] >= self._each:
+            # One that was cancelled may not know it yet.
+            self._left(client)
+            if self._running[client] >= self._each or client not in self._line:
                 continue
             turn = self._line[client].popleft()
             if self._line[client]:

@@ -137,6 +137,12 @@ def own_warehouse_with_short_limit(tmp_path: Path) -> Iterator[Warehouse]:
 
 
 @pytest.fixture
+def warehouse_of_two_seconds(tmp_path: Path) -> Iterator[Warehouse]:
+    """A warehouse that ends a reader's query after two seconds."""
+    yield from run_in(tmp_path, "reader_seconds = 2")
+
+
+@pytest.fixture
 def small_warehouse(tmp_path: Path) -> Iterator[Warehouse]:
     """A warehouse that takes bodies of 64 KiB at most."""
     yield from run_in(tmp_path, "max_body_bytes = 65536")
