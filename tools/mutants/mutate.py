@@ -61,7 +61,10 @@ class _Visitor(MutationVisitor):
 
 
 def candidates(path: str, source: str) -> list[Candidate]:
-    """Every candidate of a file, in the order of its text; the same source gives the same ones."""
+    """Every candidate of a file's functions, in the order of its text; the same source gives the same ones.
+
+    What is declared outside of functions (constants, the fields of documents) is data, and read by people.
+    """
     wrapper = MetadataWrapper(cst.parse_module(source))
     visitor = _Visitor(OPERATORS, IgnoredCode(set(), set(), set()))
     module = wrapper.visit(visitor)
@@ -69,7 +72,7 @@ def candidates(path: str, source: str) -> list[Candidate]:
     return [
         Candidate(path, positions[m.original_node].start.line, source, module, m.original_node, m.mutated_node)
         for m in visitor.mutations
-        if m.contained_by_top_level_function is not None
+        if isinstance(m.contained_by_top_level_function, cst.FunctionDef)
     ]
 
 
