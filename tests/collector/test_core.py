@@ -168,6 +168,21 @@ def test_a_torn_spool_file_is_reported_by_what_was_in_it(world: World, damage: C
     assert list(world.store.aside) == [name]
 
 
+def test_a_torn_file_is_reported_once_though_it_was_not_set_aside_in_time(world: World) -> None:
+    name = spooled(world)
+    torn = world.store.blobs[name][:-1]
+    world.store.blobs[name] = torn
+    world.collector = None
+    world.step()
+    assert len(world.store.names()) == 1, "the batch that reports it waits"
+    world.store.blobs[name] = world.store.aside.pop(name)  # as if killed after that batch was written
+    world.collector = None
+    world.warehouse.down = False
+    world.run(2)
+    assert world.losses() == {"spool_torn": 10}
+    assert world.store.aside == {name: torn}
+
+
 def test_a_file_torn_while_it_waits_is_found_when_it_is_shipped(world: World) -> None:
     name = spooled(world)
     world.store.blobs[name] = b"TGW"

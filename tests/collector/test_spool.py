@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given
@@ -103,6 +105,19 @@ def test_a_put_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="directory"):
         store.put("taken", b"x")
     assert not list(tmp_path.glob("*.new"))
+
+
+def test_a_put_that_cannot_even_begin_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = DirectoryStore(tmp_path)
+
+    def full(self: Path, mode: str = "r") -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        store.put(name_of(1, 0), b"x")
+    assert caught.value.errno == errno.ENOSPC, "that there is nothing to clean up is no error of its own"
+    assert store.names() == []
 
 
 def test_a_put_is_on_the_disk_before_its_name_is_and_its_name_before_it_returns(

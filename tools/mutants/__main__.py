@@ -23,6 +23,7 @@ from tools.mutants.trial import Place, Result, Watched
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GOAL = 0.85
+Job = tuple[Mutant, Watched, tuple[str, ...]]
 J = TypeVar("J")
 R = TypeVar("R")
 
@@ -33,18 +34,20 @@ class Room:
 
     code: str
     tests: tuple[str, ...]
-    process: str
+    process: tuple[str, ...]
 
 
 ROOMS = {
-    "analyzer": Room("analyzer", ("tests/analyzer",), "tests/analyzer/test_process.py"),
+    "analyzer": Room("analyzer", ("tests/analyzer",), ("tests/analyzer/test_process.py",)),
     "control": Room(
-        "gateway/control", ("tests/gateway/control", "tests/gateway/api"), "tests/gateway/control/test_process.py"
+        "gateway/control", ("tests/gateway/control", "tests/gateway/api"), ("tests/gateway/control/test_process.py",)
     ),
     "collector": Room(
-        "collector", ("tests/collector", "tests/contract/test_tap_python.py"), "tests/collector/test_process.py"
+        "collector",
+        ("tests/collector", "tests/contract/test_tap_python.py"),
+        ("tests/collector/test_process.py", "tests/collector/test_warehouse.py"),
     ),
-    "prober": Room("prober", ("tests/prober",), "tests/prober/test_process.py"),
+    "prober": Room("prober", ("tests/prober",), ("tests/prober/test_process.py",)),
 }
 
 
@@ -66,11 +69,11 @@ def watch(place: Place, room: Room, name: str) -> Watched:
     return Watched.read(out)
 
 
-def trials(work: Sequence[tuple[Mutant, Watched, str]], places: Sequence[Place], console: Console) -> list[Result]:
+def trials(work: Sequence[Job], places: Sequence[Place], console: Console) -> list[Result]:
     """Every mutant tried, as many at a time as there are places."""
     began = time.monotonic()
 
-    def one(place: Place, job: tuple[Mutant, Watched, str]) -> Result:
+    def one(place: Place, job: Job) -> Result:
         done = place.trial(*job)
         where = f"{done.mutant.path}:{done.mutant.line}"
         console.print(f"mutants: {time.monotonic() - began:6.1f} s {done.outcome:8} {where}", highlight=False)
@@ -141,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tgw-mutants-") as work:
         places = [Place(ROOT, Path(work) / str(n)) for n in range(wanted.jobs)]
-        jobs: dict[str, list[tuple[Mutant, Watched, str]]] = {}
+        jobs: dict[str, list[Job]] = {}
         left_out: dict[str, list[str]] = {}
         each = -(-wanted.count // len(wanted.rooms))
         chosen = {name: drawn(ROOMS[name], each, wanted.seed, wanted.only) for name in wanted.rooms}

@@ -16,7 +16,7 @@ from mutmut.mutation.pragma_handling import IgnoredCode
 # Words are for people: that they are spelt in capitals, or with XX around them, is nobody's fault to find.
 OPERATORS = [(kind, operator) for kind, operator in mutation_operators if operator is not operator_string]
 # What is said in a log is no behaviour either.
-TELLERS = frozenset({"log", "console"})
+TELLERS = frozenset({"log", "logs", "console"})
 
 
 @dataclass(frozen=True, slots=True)

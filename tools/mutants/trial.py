@@ -17,7 +17,7 @@ from tools.mutants.mutate import Mutant
 
 Outcome = Literal["killed", "survived", "timeout"]
 # Seconds of tests (as they took without a mutant): in the first go, and for one that survived it.
-FIRST_S, MORE_S = 8.0, 30.0
+FIRST_S, MORE_S = 8.0, 45.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ class Watched:
         lines = {p: {int(n): tests for n, tests in of.items()} for p, of in data["lines"].items()}
         return cls(lines, data["seconds"], frozenset(data["failed"]))
 
-    def tests(self, mutant: Mutant, otherwise: str) -> list[str]:
+    def tests(self, mutant: Mutant, otherwise: tuple[str, ...]) -> list[str]:
         """Tests that run the mutant's line: those of its own test file first, the quick ones first.
 
-        Where none does, those whose name begins with `otherwise`: they start processes, into which nobody has looked.
+        Where none does, those whose name begins with one of `otherwise`: they start processes that nobody looks into.
         """
         found = set(self.lines.get(mutant.path, {}).get(mutant.line, ())) - self.failed
         if not found:
@@ -107,7 +107,7 @@ class Place:
                 return 124, ""
             return process.returncode, said
 
-    def trial(self, mutant: Mutant, watched: Watched, otherwise: str) -> Result:
+    def trial(self, mutant: Mutant, watched: Watched, otherwise: tuple[str, ...]) -> Result:
         """Put the mutant in, run its tests until one fails, take it out."""
         tests = watched.tests(mutant, otherwise)
         if not tests:

@@ -100,5 +100,19 @@ def test_nodes_out_by_actions_add_up_and_those_out_by_faults_do_not() -> None:
     assert ask(facts(migrations=[past(nodes_out=["ld-a1", "ld-a2"])]), **other) is None, "they are back"
 
 
+def test_only_dispersed_migrations_that_have_begun_have_nodes_out() -> None:
+    def out(migration: Migration, current: dict[int, str]) -> set[str]:
+        return rails.nodes_out(facts(current=current, migrations=[migration]))
+
+    moved, ld = HOME | dict.fromkeys(range(1, 6), "buf-1"), ["ld-a1"]
+    assert out(past(nodes_out=ld), moved) == {"ld-a1"}
+    assert out(past("verifying", nodes_out=ld), HOME) == {"ld-a1"}
+    assert out(past(nodes_out=ld), HOME) == set()
+    assert out(past(nodes_out=ld, started_ns=None), moved) == set()
+    assert out(past(nodes_out=ld, kind="return"), moved) == set()
+    gone = past(nodes_out=ld, moves=[Move(vip_id=99, source="clb-a", to="buf-1")])
+    assert out(gone, moved) == set(), "its VIP is no longer in the document"
+
+
 def test_the_default_policy_lets_two_of_twenty_nodes_be_relieved() -> None:
     assert Policy().max_nodes_out_share == 0.10
