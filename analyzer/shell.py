@@ -13,7 +13,7 @@ import structlog
 
 from analyzer import mirror
 from analyzer.alerting.answer import Answer
-from analyzer.alerting.deliver import Delivery
+from analyzer.alerting.deliver import LONGEST_WAIT_S, Delivery
 from analyzer.alerting.moment import Moment
 from analyzer.alerting.send import Sender, send_test
 from analyzer.control_client import ControlClient
@@ -201,8 +201,9 @@ class Shell:
         try:
             state = self.engine.outbox.done(delivery, answer, self._moment())
             self.store.commit()
-        except Exception:  # the store's fault: the next attempt writes it down again
+        except Exception:  # the store's fault, or one of ours: rather twice than never, but not at once
             log.exception("what came of a notification could not be written down", receiver=delivery.receiver)
+            delivery.attempt.due = self._moment().after(LONGEST_WAIT_S)
             return
         finally:
             delivery.attempt.under_way = False

@@ -98,9 +98,13 @@ def incidents(
         if json_:
             say_json(found)
             return
-        columns = ["id", "state", "kind", "subject", "opened", "closed"]
+        columns = ["id", "state", "kind", "subject", "opened", "mitigated", "closed", "what is left"]
         rows = [
-            [i["id"], i["state"], i["kind"], i["subject"], _time(i.get("opened_ns")), _time(i.get("closed_ns"))]
+            [
+                *(i[k] for k in ("id", "state", "kind", "subject")),
+                *(_time(i.get(f"{k}_ns")) for k in ("opened", "mitigated", "closed")),
+                i.get("standing") or None,
+            ]
             for i in found
         ]
         console().print(table(columns, rows) if rows else "no incidents")

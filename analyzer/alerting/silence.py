@@ -16,8 +16,12 @@ _REPEAT = re.compile(r"[*+?{]")
 _REPEATED_GROUP = re.compile(r"\)[*+?{]")
 
 
+# No labels, as they change while an incident lives, but people silence by them.
+ALSO = ("kind", "state")
+
+
 class Matcher(Strict):
-    """One label and what it must be; `regex`: the value is a regular expression that must match whole."""
+    """One label, or `kind` or `state`, and what it must be; `regex`: the value is a pattern for all of it."""
 
     label: str = Field(min_length=1, max_length=64)
     value: str = Field(max_length=256)
@@ -37,7 +41,7 @@ class Matcher(Strict):
 
     def matches(self, alert: Alert) -> bool:
         """Whether the alert carries such a label."""
-        found = alert.labels.get(self.label, "")
+        found = alert.labels.get(self.label) or (alert.annotations.get(self.label, "") if self.label in ALSO else "")
         return re.fullmatch(self.value, found) is not None if self.regex else found == self.value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from dataclasses import replace
 
 import pytest
 from pydantic import ValidationError
@@ -117,6 +118,14 @@ def test_silences_hold_while_they_last() -> None:
     assert desk.run(A1, seconds=1) == ["firing ld-a1"]
     with pytest.raises(ValidationError, match="regular expression"):
         Matcher(label="a", value="(", regex=True)
+
+
+def test_people_may_silence_by_what_is_no_label() -> None:
+    """By the state: what is mitigated is quiet until it is felt again. Other annotations are no matchers."""
+    state = Matcher(label="state", value="mitigated")
+    assert (state.matches(A1), state.matches(replace(A1, annotations={"state": "mitigated"}))) == (False, True)
+    assert Matcher(label="kind", value="crash").matches(replace(A1, annotations={"kind": "crash"}))
+    assert not Matcher(label="summary", value=".+", regex=True).matches(A1)
 
 
 @pytest.mark.parametrize("value", ["(a+)+$", "(a|a)*b", "(x?){30}y", ".*.*.*.*z", "(a|ab){9}", "a?a?a?a?aaaa"])

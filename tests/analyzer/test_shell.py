@@ -133,6 +133,38 @@ def test_a_fault_in_sending_loses_no_notification_and_ends_no_loop(
     asyncio.run(story())
 
 
+def test_what_cannot_be_written_down_is_not_sent_again_and_again(
+    tmp_path: Path, hung: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell = Shell(load(settings(tmp_path, hung), Settings, ENVIRONMENT_PREFIX))
+    fine = AlertmanagerWebhook.model_validate({"name": "fine", "url": "http://127.0.0.1:9/"})
+    sent: list[str] = []
+
+    async def send(receiver: Receiver, notice: Notice) -> Answer:
+        sent.append(notice.id)
+        return Answer("taken", 200)
+
+    def broken(*_: object, **__: object) -> None:
+        raise OSError("no room")
+
+    async def story() -> None:
+        shell.engine = Engine(shell.engine.region, shell.store, time.time_ns(), [fine])
+        shell._receivers = {"fine": fine}
+        shell.engine.notifier.step([alert("node_down", "ld-a1")], [], shell._moment())
+        monkeypatch.setattr(shell.sender, "send", send)
+        monkeypatch.setattr(shell.store, "mark_delivery", broken)
+        loop = asyncio.create_task(shell._deliver())
+        await asyncio.sleep(1.2)  # six turns of the loop
+        loop.cancel()
+        (group,) = shell.engine.groups.by_receiver("fine")
+        assert group.attempt is not None
+        assert not group.attempt.under_way
+        await shell.sender.aclose()
+
+    asyncio.run(story())
+    assert len(sent) == 1
+
+
 def _raise_next(faults: Iterator[Exception], otherwise: Callable[[], Any]) -> Any:
     fault = next(faults, None)
     if fault is not None:
