@@ -110,7 +110,7 @@ class Server:
         except Refusal as error:
             refused = _refused(error.status, error.code, str(error), query_id)
         except PackedDataError as error:
-            status = 413 if error.code == 241 else 400
+            status = {241: 413, 36: 400, 271: 400}.get(error.code, 500)
             refused = _refused(status, error.code, f"Code: {error.code}. DB::Exception: {error}", query_id)
         except EngineError as error:
             refused = _refused(STATUS.get(error.code, 500), error.code, error.message, query_id)
