@@ -14,6 +14,7 @@ from dashboards.panels import (
     CALM,
     GOOD,
     MIGRATIONS,
+    NEUTRAL,
     OUTCOMES,
     RATE,
     STATES,
@@ -153,7 +154,9 @@ def what() -> table.Panel:
         "Incident",
         "What the analyzer says of it. A link sets the time range to the incident and 10 minutes on both sides.",
         f"""
-        SELECT summary, subject, kind, severity, cluster, opened,
+        SELECT summary, subject, kind, severity,
+        multiIf(cluster != '', cluster, subject IN (SELECT toString(cluster) FROM nodes), subject, '') AS cluster,
+        opened,
         if(closed IS NULL, 'still open', formatDateTime(closed, '%F %T')) AS ended, 'around it' AS show, id,
         {incident_range()}
         FROM (SELECT * {_IT}) AS i
@@ -209,7 +212,7 @@ def actions() -> table.Panel:
         """,
         {
             "ts": when("asked"),
-            "kind": Column(width=100, wrap=True, link=("this migration", links.AT_CONTROL)),
+            "kind": Column(width=175, link=("this migration", links.AT_CONTROL)),
             "cluster": links.cluster(),
             "state": Column(width=100, wrap=True, words=MIGRATIONS),
             "detail": Column(wrap=True),
@@ -311,17 +314,18 @@ def named() -> table.Panel:
     """Its nodes."""
     return rows(
         "Nodes it names",
-        "Where the fault lies, and whether their processes were alive at the end of the time range.",
+        "Where the fault lies, and their processes at the end of the time range, as on the fleet's dashboard: alive; "
+        "down (it did not beat when it was looked at last); no tap (nobody looks at it).",
         f"""
         SELECT toString(i.node) AS node, toString(n.cluster) AS cluster, toString(n.role) AS role,
         toString(n.az) AS az,
-        multiIf(looked = 0, 'nobody looked', beats = 1, 'alive', 'dead') AS process
+        multiIf(looked = 0, 'no tap', beats = 0, 'down', recent = 0, 'no tap', 'alive') AS process
         FROM (SELECT arrayJoin(named_nodes) AS node {_IT}) AS i
         LEFT JOIN (SELECT toString(name) AS name, cluster, role, az FROM nodes) AS n ON n.name = i.node
         LEFT JOIN (
-            SELECT toString(node) AS node, min(beats) AS beats, 1 AS looked FROM (
-                SELECT node, worker, argMax(alive, ts) AS beats FROM feeds WHERE {last_minute("ts")}
-                GROUP BY node, worker)
+            SELECT toString(node) AS node, min(beats) AS beats, 1 AS looked, max(recent) AS recent FROM (
+                SELECT node, worker, argMax(alive, ts) AS beats, max({last_minute("ts")}) AS recent FROM feeds
+                WHERE $__timeFilter_ms(ts) AND node IN {_NODES} GROUP BY node, worker)
             GROUP BY node) AS f ON f.node = i.node
         ORDER BY process = 'alive', node LIMIT 100
         """,
@@ -330,7 +334,7 @@ def named() -> table.Panel:
             "cluster": links.cluster(),
             "role": Column(width=80),
             "az": Column(width=80),
-            "process": Column(words={"alive": GOOD, "dead": BAD}),
+            "process": Column(words={"alive": GOOD, "down": BAD, "no tap": NEUTRAL}),
         },
         width=10,
         nothing="no node is named",

@@ -12,12 +12,12 @@ from grafana_foundation_sdk.models import dashboard as models
 
 from dashboards.source import REF, Query
 
-# The palette of Okabe and Ito, which people with any kind of colour vision can tell apart, its orange darker, so that
-# white numbers on it can be read. A colour never says
-# anything alone: there is a word or a number beside it. ODD is to be looked at, and no fault yet. NEUTRAL is what is
-# not known, and stands first in all thresholds, because Grafana takes the first colour for "no data".
-GOOD, WARN, BAD, CALM, OTHER, ODD = "#009E73", "#C98500", "#D55E00", "#0072B2", "#CC79A7", "#F0E442"
-NEUTRAL = "#8A8A8A"
+# The palette of Okabe and Ito, which people with any kind of colour vision can tell apart, shifted a little so that
+# white on each, and each on white and on black, has a contrast of 3 at least. A colour never says anything alone: there
+# is a word or a number beside it. ODD is to be looked at, and no fault yet. NEUTRAL is what is not known, and stands
+# first in all thresholds, because Grafana takes the first colour for "no data".
+GOOD, WARN, BAD, CALM, OTHER, ODD = "#009E73", "#B98400", "#C8500A", "#2878BD", "#A8559A", "#F0E442"
+NEUTRAL = "#6E6E78"
 
 # What a word means is told by the same colour everywhere.
 OUTCOMES = {"answered": GOOD, "refused": WARN, "silent": BAD, "unsent": OTHER}
@@ -50,7 +50,7 @@ SAID = {
 }
 
 # Units: a rate, whatever is counted; a time to the second, or to the millisecond.
-RATE, SECOND, MILLISECOND = "suffix: /s", "time:YYYY-MM-DD HH:mm:ss", "time:YYYY-MM-DD HH:mm:ss.SSS"
+RATE, SECOND, MILLISECOND = "suffix:/s", "time:YYYY-MM-DD HH:mm:ss", "time:YYYY-MM-DD HH:mm:ss.SSS"
 
 Step = tuple[float | None, str]
 

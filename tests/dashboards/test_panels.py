@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dashboards import build
+from dashboards.panels import NEUTRAL
 from dashboards.source import Range
 from tests.dashboards import story
 from tests.dashboards.conftest import Seeded
@@ -97,7 +98,7 @@ def test_it_runs_where_nothing_was_ever_written(empty: Seeded, panel: dict[str, 
             assert frame.rows == []
     if panel["type"] == "stat":
         first = panel["fieldConfig"]["defaults"]["thresholds"]["steps"][0]
-        assert (first["value"], first["color"]) == (None, "#8A8A8A")
+        assert (first["value"], first["color"]) == (None, NEUTRAL)
         assert panel["fieldConfig"]["defaults"]["noValue"]
 
 

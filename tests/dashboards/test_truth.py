@@ -87,7 +87,7 @@ def test_a_rate_does_not_change_with_the_zoom(seeded: Seeded) -> None:
         span = until(seeded, story.DIED + 5, 150, interval)  # all answered
         line = drawn(seeded, FLEET, "Probes by outcome", span)["answered"]
         assert line.values() == pytest.approx([0.6] * len(line.points), abs=0.35 if interval == 10 else 0.15)
-    assert panel(FLEET, "Probes by outcome")["fieldConfig"]["defaults"]["unit"] == "suffix: /s"
+    assert panel(FLEET, "Probes by outcome")["fieldConfig"]["defaults"]["unit"] == "suffix:/s"
 
 
 def test_silent_probes_are_there_in_their_own_colour(seeded: Seeded) -> None:

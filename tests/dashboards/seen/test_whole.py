@@ -8,6 +8,8 @@ from tests.dashboards.seen import board
 from tests.dashboards.seen.conftest import Draw
 from tests.dashboards.seen.data import SEEDS
 
+# What a large or bold text needs of contrast to what is behind it (WCAG 2.2, AA).
+LEAST = 3.0
 every = pytest.mark.parametrize(("rows", "uid"), [(rows, uid) for rows in SEEDS for uid in sorted(board.documents())])
 
 
@@ -24,3 +26,15 @@ def test_a_word_with_a_colour_has_a_meaning(draw: Draw, rows: str, uid: str) -> 
         for column in panel.get("cells", []):
             for cell in column["rows"]:
                 assert cell["color"] is None or cell["mapped"] or cell["text"] == "", (title, column["name"], cell)
+
+
+@pytest.mark.parametrize("mode", ["dark", "light"])
+@every
+def test_text_stands_out(draw: Draw, rows: str, uid: str, mode: str) -> None:
+    faint = {
+        (title, f["text"], round(f["contrast"], 1))
+        for title, panel in draw(rows, uid, mode).panels.items()
+        for f in panel["faint"]
+        if f["contrast"] < LEAST
+    }
+    assert faint == set()
