@@ -47,7 +47,10 @@ async def serve(settings: ControlSettings, probe_key: str, fleet: Fleet | Docume
         concurrency=settings.concurrency,
     )
     orchestrator = Orchestrator(store, client, probe_key, timing, keep=settings.keep)
-    if fleet is not None:
+    if fleet is not None and store.open_faults:
+        # Only a person can know what holds: the file's word would take tables away in the middle of a migration.
+        log.error("the fleet file is not applied: control holds still", why=orchestrator.fault)
+    elif fleet is not None:
         try:
             orchestrator.apply_fleet(fleet, "control.toml")
         except (Conflict, WriteFailed) as error:

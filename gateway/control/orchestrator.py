@@ -240,6 +240,7 @@ class Orchestrator:
             self.store.let_go_of_faults()
             self.store.audit(now, by, "fleet", f"epoch {epoch}", "", _summary(fleet))
         self.epoch, self.fleet, self.fault = epoch, fleet, ""
+        self.store.open_faults.clear()
         self._spots = self.store.placement()
         self._maintenance = self.store.maintenance()
         self.rails = self.store.rails() or fleet.policy
@@ -605,6 +606,7 @@ class Orchestrator:
 
     def maintain(self, node: str, on: bool, by: str, reason: str) -> Maintenance:
         """Take a node out of the routes, or back in; durable. Unknown."""
+        self.usable()
         if all(n.name != node for n in self._fleet_nodes()):
             raise Unknown(f"no node {node[:80]!r}")
         now = self._clock()

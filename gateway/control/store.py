@@ -174,11 +174,10 @@ class Store:
         return out
 
     def let_go_of_faults(self) -> None:
-        """A person has said what holds now: what could not be read is set aside."""
+        """A person has said what holds now: what could not be read is set aside. The caller clears `open_faults`."""
         for identity, why in self.open_faults.items():
             for row in self._db.read("SELECT document FROM migration WHERE id = ?", identity):
                 self._set_aside("migration", identity, row["document"], why)
-        self.open_faults = {}
 
     def migration_states(self) -> dict[str, int]:
         """Migrations that are kept, by state."""

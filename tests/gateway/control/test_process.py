@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -59,7 +60,7 @@ class Control:
     def end(self, number: signal.Signals) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(5)
+        return self.process.wait(20)
 
     def state(self, migration: str) -> str:
         return str(self.http.get(f"/v1/migrations/{migration}").json()["state"])
@@ -145,3 +146,44 @@ def test_what_is_wrong_is_named_and_it_does_not_start(
     assert all(w in done.stderr for w in words), done.stderr
     assert "Traceback" not in done.stderr
     assert "short" not in done.stderr
+
+
+def test_an_upgrade_whose_rules_its_documents_break_does_not_keep_control_down(control: Control) -> None:
+    """Its own file and the stored document are refused: it starts, says so by path, and tells nodes nothing."""
+    with FakeServers(control.template, [n.name for n in fleet().nodes]) as fakes:
+        control.start()
+        until(lambda: control.http.get("/v1/health").json()["nodes_behind"] == 0, 20, "all nodes are told")
+        control.end(signal.SIGTERM)
+        told = {n: len(x.taken) for n, x in fakes.nodes.items()}
+        bad = document()
+        bad["vips"][1]["name"] = ""
+        (control.place / "fleet.json").write_text(json.dumps(bad))
+        control.start()
+        assert control.http.get("/v1/health").json()["status"] == "ok", "the stored one is right"
+        control.end(signal.SIGTERM)
+        with sqlite3.connect(control.place / "control.db") as db:
+            db.execute("UPDATE fleet SET document = json_set(document, '$.vips[2].name', '')")
+        db.close()
+        control.start()
+        health = control.http.get("/v1/health").json()
+        assert health["status"] == "degraded"
+        assert "vips[2].name" in health["problems"][0]
+        time.sleep(1)
+        assert {n: len(x.taken) for n, x in fakes.nodes.items()} == told
+        assert control.http.put("/v1/fleet", json=document()).is_success
+        assert control.http.get("/v1/health").json()["status"] == "ok"
+    log = (control.place / "control.log").read_text()
+    assert "vips[1].name" in log
+
+
+def test_an_unreadable_migration_is_a_persons_to_settle_not_the_files(control: Control) -> None:
+    with FakeServers(control.template, [n.name for n in fleet().nodes]):
+        control.start()
+        control.end(signal.SIGTERM)
+        with sqlite3.connect(control.place / "control.db") as db:
+            db.execute("INSERT INTO migration (id, document, state) VALUES ('mig-x', '{', 'announcing')")
+        db.close()
+        for _ in range(2):
+            control.start()
+            assert control.http.get("/v1/health").json()["problems"] == ["migration mig-x (announcing) cannot be read"]
+            control.end(signal.SIGTERM)
