@@ -100,6 +100,11 @@ class Browser:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int:
+        """The browser's process, which leads a group of its own."""
+        return self._process.pid
+
     def evaluate(self, expression: str, timeout_s: float = 60.0) -> Any:
         """What a JavaScript expression gives, promises awaited; BrowserError when it throws."""
         answer = self._call("Runtime.evaluate", timeout_s, expression=expression, awaitPromise=True, returnByValue=True)
@@ -165,8 +170,11 @@ class Browser:
         if not browser:
             message["sessionId"] = self._session
         data = json.dumps(message).encode() + b"\0"
-        while data:
-            data = data[os.write(self._command, data) :]
+        try:
+            while data:
+                data = data[os.write(self._command, data) :]
+        except BrokenPipeError:
+            raise self._ended(method) from None
         end = time.monotonic() + timeout_s
         while True:
             answer = self._read(end, method)
@@ -184,12 +192,15 @@ class Browser:
                 raise BrowserError(f"{method}: no answer in time")
             data = os.read(self._reply, 1 << 20)
             if not data:
-                self._log.seek(0)
-                raise BrowserError(f"{method}: the browser ended: {self._log.read()[-1000:]}")
+                raise self._ended(method)
             self._left += data
         line, self._left = self._left.split(b"\0", 1)
         out: dict[str, Any] = json.loads(line)
         return out
+
+    def _ended(self, method: str) -> BrowserError:
+        self._log.seek(0)
+        return BrowserError(f"{method}: the browser ended: {self._log.read()[-1000:]}")
 
     def _hear(self, event: dict[str, Any]) -> None:
         """Keep what the page complains of."""

@@ -52,11 +52,14 @@ def span(uid: str, now_ns: int) -> tuple[int, int]:
 
 
 def chosen(asker: Asker, uid: str) -> dict[str, Any]:
-    """What somebody would have clicked on: the newest probe that died on its way."""
-    if uid != "tgw-probe":
-        return {}
-    (probe,) = asker.ask(
-        "SELECT toString(argMax(probe_id, ts)) AS probe FROM probes WHERE outcome = 'silent' "
-        "AND probe_id IN (SELECT probe_id FROM drop_points)"
-    )
-    return {"probe": probe.values[0] or "0"}
+    """What somebody would have clicked on: an incident about which something was done, a probe that died on its way."""
+    if uid == "tgw-incident":
+        (acted,) = asker.ask("SELECT incident_id FROM actions FINAL WHERE state = 'done' ORDER BY ts LIMIT 1")
+        return {"incident": acted.values[0]} if acted.values else {}
+    if uid == "tgw-probe":
+        (probe,) = asker.ask(
+            "SELECT toString(argMax(probe_id, ts)) AS probe FROM probes WHERE outcome = 'silent' "
+            "AND probe_id IN (SELECT probe_id FROM drop_points)"
+        )
+        return {"probe": probe.values[0] or "0"}
+    return {}

@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -88,7 +87,7 @@ def take(browser: Browser, source: tuple[Asker, int, str], out: Path, prefix: st
                 asker,
                 document,
                 data.span(uid, now_ns),
-                data.chosen(asker, uid) or healed(asker, uid),
+                data.chosen(asker, uid),
                 mode=mode,
                 margin=f"{said} | {OURS}",
                 picture=picture,
@@ -104,14 +103,6 @@ def take(browser: Browser, source: tuple[Asker, int, str], out: Path, prefix: st
             told = {"panels": seen.panels, "variables": seen.variables}
             (out / f"{prefix}{uid}.json").write_text(json.dumps(told, indent=1) + "\n")
     return count
-
-
-def healed(asker: Asker, uid: str) -> dict[str, Any]:
-    """An incident about which something was done says more in a picture than one that has just begun."""
-    if uid != "tgw-incident":
-        return {}
-    (acted,) = asker.ask("SELECT incident_id FROM actions FINAL WHERE state = 'done' ORDER BY ts LIMIT 1")
-    return {"incident": acted.values[0]} if acted.values else {}
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.dashboards.conftest import Seeded
-from tests.dashboards.seen import board, pictures
+from tests.dashboards.seen import board, bundle, pictures
 from tests.dashboards.seen.board import Asker, Seen
 from tests.dashboards.seen.browser import Browser, BrowserError
 
@@ -158,3 +160,15 @@ def test_the_browser_says_what_the_page_throws(page: Browser) -> None:
     with pytest.raises(BrowserError, match="no answer in time"):
         page.evaluate("new Promise(() => {})", timeout_s=0.3)
     assert page.evaluate("1 + 1") == 2
+
+
+def test_a_browser_that_dies_is_told_and_leaves_nothing(page: Browser) -> None:
+    del page  # where it could be had, another can
+    with Browser(bundle.made(), "index.html") as dying:
+        profile = Path(f"/proc/{dying.pid}/cmdline").read_text().split("--user-data-dir=")[1].split("\0")[0]
+        assert Path(profile).is_dir()
+        os.killpg(dying.pid, signal.SIGKILL)
+        for _ in range(2):
+            with pytest.raises(BrowserError, match="the browser ended"):
+                dying.evaluate("1 + 1")
+    assert not Path(profile).parent.exists()
