@@ -40,6 +40,7 @@ _NOT_DONE = {
 }
 _NOTHING = ("", "0", "false", "{}")
 _BOOLEANS = {"1": True, "true": True, "0": False, "false": False, "": False}
+_FORM = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 _QUERY_ID = re.compile(r"[\x20-\x7e]{1,256}")
 MAX_SESSION_S = 3600
 
@@ -109,11 +110,15 @@ def ask(method: str, params: Iterable[tuple[str, str]], headers: Mapping[str, st
     query_id = found.get("query_id") or headers.get("x-clickhouse-query-id") or str(uuid.uuid4())
     if not _QUERY_ID.fullmatch(query_id):
         raise Refusal(36, "query_id: expected at most 256 printable characters of ASCII")
+    form = headers.get("x-clickhouse-format") or found.get("default_format") or "TabSeparated"
+    # It becomes part of the statement.
+    if not _FORM.fullmatch(form):
+        raise Refusal(73, f"Unknown format {form!r}")
     accepts = headers.get("accept-encoding", "") if _flag(settings, "enable_http_compression", True) else ""
     return Ask(
         query_id=query_id,
         database=found.get("database") or headers.get("x-clickhouse-database", ""),
-        form=headers.get("x-clickhouse-format") or found.get("default_format") or "TabSeparated",
+        form=form,
         revision=_number(found, "client_protocol_version", 0),
         settings=settings,
         parameters={name[6:]: value for name, value in found.items() if name.startswith("param_")},

@@ -14,12 +14,12 @@ class Scrub:
     """Removes the paths of these folders, and every other path that the machine has, from a text."""
 
     def __init__(self, folders: Iterable[Path]) -> None:
-        self._folders = sorted({str(folder.resolve()) for folder in folders} - {"/"}, key=len, reverse=True)
+        names = sorted({str(folder.resolve()) for folder in folders} - {"/"}, key=len, reverse=True)
+        self._ours = re.compile("|".join(rf"{re.escape(name)}(?:/[\w.+-]+)*/?" for name in names) or r"(?!)")
 
     def __call__(self, text: str, asked: str = "") -> str:
         """The text without paths; what stands in the statement that was asked may stay."""
-        for folder in self._folders:
-            text = text.replace(folder, "(path)")
+        text = self._ours.sub("(path)", text)
 
         def replaced(found: re.Match[str]) -> str:
             path = found[0]
