@@ -390,8 +390,8 @@ def _quiet(situation: Situation) -> int:
 
 
 def _lately(incident: Incident, situation: Situation, now_ns: int) -> bool:
-    """Whether a finding that must be gone for a while was seen a moment ago."""
-    return incident.family in NEEDS_ABSENCE and now_ns - incident.last_seen_ns < _quiet(situation)
+    """Whether a finding that must be gone for a while was seen a moment ago; not in the future, by a clock set back."""
+    return incident.family in NEEDS_ABSENCE and 0 <= now_ns - incident.last_seen_ns < _quiet(situation)
 
 
 def _worst(finding: Finding) -> str:

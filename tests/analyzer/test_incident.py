@@ -250,6 +250,19 @@ def test_redundancy_that_shrinks_while_an_incident_is_mitigated_stands_in_its_ti
     assert story.told() == ["firing", "mitigated"]  # told once
 
 
+def test_a_clock_that_was_set_back_holds_no_incident_open() -> None:
+    story = Story(fleet())
+    story.run(40)
+    story.model.refusing_servers.add(2)
+    story.run(30, until=lambda: bool(story.incidents()))
+    (incident,) = story.incidents()
+    story.model.refusing_servers.clear()
+    story.run(20)
+    incident.last_seen_ns += 3600 * SECOND
+    story.run(30, until=lambda: not incident.is_open)
+    assert incident.state == "closed"
+
+
 def test_every_state_is_known_wherever_states_are_listed() -> None:
     assert set(get_args(State)) == {*STATES, "active"}
     assert set(STATES) <= set(SHOWN)
