@@ -72,6 +72,7 @@ _TABLE = re.compile(
     r"index_granularity\w*|non_replicated_deduplication_window|replicated_deduplication_window\w*|ttl_only_drop_parts"
     r"|merge_with_\w*ttl_timeout|min_(rows|bytes)_for_wide_part|parts_to_(delay|throw)_insert|allow_nullable_key"
     r"|deduplicate_merge_projection_mode|enable_block_\w+_column|max_bytes_to_merge_at_m\w+|old_parts_lifetime"
+    r"|min_parts_to_merge_at_once|ratio_of_defaults_for_sparse_serialization"
 )
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 
@@ -99,8 +100,15 @@ class Policy:
         """How many SETTINGS clauses a statement has. Refusal for what may not be chosen, or for a raised limit."""
         found = 0
         creates = not reader and bool(cut) and word(cut[0]) in ("CREATE", "REPLACE")
+        alters = not reader and bool(cut) and word(cut[0]) == "ALTER"
         for i, token in enumerate(cut):
             before = word(cut[i - 1]) if i else ""
+            if alters and word(token) == "SETTING" and before in ("MODIFY", "RESET"):
+                of_table = dict(pairs(cut[i + 1 :]))
+                if not of_table or not all(map(_TABLE.fullmatch, of_table)):
+                    raise Refusal(452, f"{before} SETTING: these are not settings of a table that may be changed here")
+                found += before == "MODIFY"
+                continue
             if word(token) != "SETTINGS" or before == "SHOW" or (i and cut[i - 1].text == "."):
                 continue
             chosen = dict(pairs(cut[i + 1 :]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,13 @@ class Scratch:
         found = self.client.query(f"SELECT name FROM system.tables WHERE database = '{self.variant.database}'")
         return {str(row[0]) for row in found.result_rows} - {LEDGER}
 
+    def definitions(self) -> dict[str, str]:
+        """What makes each table: columns, order, settings."""
+        found = self.client.query(
+            f"SELECT name, create_table_query FROM system.tables WHERE database = '{self.variant.database}'"
+        )
+        return {str(name): str(query) for name, query in found.result_rows if name != LEDGER}
+
     def columns(self, table: str) -> dict[str, str]:
         found = self.client.query(
             f"SELECT name, type FROM system.columns WHERE database = '{self.variant.database}' AND table = '{table}'"
@@ -79,14 +87,35 @@ def test_down_removes_everything_and_up_again_is_the_same(scratch: Scratch) -> N
 
 
 def test_every_revision_undoes_exactly_itself(scratch: Scratch) -> None:
-    seen = [scratch.tables()]
+    seen = [scratch.definitions()]
     for number in range(1, NEWEST + 1):
         scratch.migrate(number)
-        seen.append(scratch.tables())
+        seen.append(scratch.definitions())
         assert seen[-1] != seen[-2]
     for number in range(NEWEST - 1, -1, -1):
         scratch.migrate(number)
-        assert scratch.tables() == seen[number]
+        assert scratch.definitions() == seen[number]
+
+
+def test_many_small_inserts_are_few_merges(scratch: Scratch) -> None:
+    scratch.migrate()
+    inserts = 72
+    for n in range(inserts):
+        scratch.client.command(f"INSERT INTO scratch.feeds (ts, write_cursor) SELECT now64(9), {n}")
+
+    def parts(where: str) -> int:
+        found = scratch.client.query(
+            f"SELECT count() FROM system.parts WHERE database = 'scratch' AND table = 'feeds' AND {where}"
+        )
+        return int(found.result_rows[0][0])
+
+    deadline = time.monotonic() + 30
+    while parts("active") > 40 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert parts("active") <= 40, "they are merged in the end"
+    # Parts that were merged stay listed for minutes, what they were merged into has a level of its own.
+    assert parts("level > 0") <= inserts / 12, "each merge takes many"
+    assert scratch.client.query("SELECT count() FROM scratch.feeds").result_rows == [(inserts,)]
 
 
 def test_a_second_run_has_nothing_to_do(scratch: Scratch) -> None:
