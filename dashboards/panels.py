@@ -231,7 +231,8 @@ def states(
         .mappings([mapping])
         .thresholds(thresholds())
         .interval("5s")
-        .max_data_points(120)
+        # An hour is drawn by the minute, which is rolled up.
+        .max_data_points(60)
         .merge_values(True)
         .show_value(common_models.VisibilityMode.AUTO)
         .row_height(0.85)
