@@ -16,7 +16,7 @@ from dashboards.source import REF, Query
 # white on each, and each on white and on black, has a contrast of 3 at least. A colour never says anything alone: there
 # is a word or a number beside it. ODD is to be looked at, and no fault yet. NEUTRAL is what is not known, and stands
 # first in all thresholds, because Grafana takes the first colour for "no data".
-GOOD, WARN, BAD, CALM, OTHER, ODD = "#009E73", "#B98400", "#C8500A", "#2878BD", "#A8559A", "#F0E442"
+GOOD, WARN, BAD, CALM, OTHER, ODD = "#009E73", "#B98400", "#C04800", "#2878BD", "#A8559A", "#F0E442"
 NEUTRAL = "#6E6E78"
 
 # What a word means is told by the same colour everywhere.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dashboards.panels import OUTCOMES, STATES
+from dashboards.panels import MIGRATIONS, OUTCOMES, STATES
 from tests.dashboards.seen import board
 from tests.dashboards.seen.conftest import Draw
 
@@ -33,7 +33,7 @@ def seen(colour: str) -> tuple[float, float, float]:
     return 116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)
 
 
-@pytest.mark.parametrize("words", [OUTCOMES, STATES], ids=["outcomes", "states"])
+@pytest.mark.parametrize("words", [OUTCOMES, STATES, MIGRATIONS], ids=["outcomes", "states", "migrations"])
 def test_colours_differ_for_everybody(words: dict[str, str]) -> None:
     """What means different things is told apart without green cones too (a difference of 10 is seen at a glance)."""
     for one, other in combinations(sorted(set(words.values())), 2):
