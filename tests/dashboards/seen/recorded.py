@@ -1,9 +1,9 @@
 """A recorded run of the lab: written once from a region that is up, put into a warehouse by the tests at any time.
 
-    python -m tests.dashboards.seen.recorded RUN     writes recorded/ from the lab in RUN (see `tgw lab status`)
+    python -m tests.dashboards.seen.recorded RUN URL    writes recorded/ from the lab in RUN, its warehouse at URL
 
-What is kept: the records of every second VIP, times to the microsecond, residence to 100 ns, without columns that no
-dashboard reads.
+What is kept: the records of every second VIP until 75 s after the last incident opened, times to the microsecond,
+residence to 100 ns, without columns that no dashboard reads.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ POINT = (
     f"{MICRO}, node, probe_id, hop, verdict, tcp_flags, direction, "
     "toUInt32(intDiv(residence_ns, 100) * 100) AS residence_ns, outer_src, outer_dst, vip_id, server_id, worker"
 )
+ENOUGH = "t.ts <= (SELECT max(opened) FROM incidents) + INTERVAL 75 SECOND"
 # Table -> columns, and the order in which they pack well.
 KEPT = {
     "trace_points": (POINT, "probe_id, ts"),
@@ -57,8 +58,10 @@ def record(run: Path, address: str) -> None:
     client = connect(WarehouseSettings(url=address, user="reader", password_file=run / "keys" / "reader.password"))
     FOLDER.mkdir(exist_ok=True)
     for table, (columns, order) in KEPT.items():
-        half = "WHERE vip_id % 2 = 1" if "vip_id" in columns else ""
-        rows = client.query_arrow(f"SELECT {columns} FROM {table} {half} ORDER BY {order}", use_strings=True)
+        kept = [ENOUGH] if columns.startswith(("ts,", MICRO)) and table not in ("incident_events", "actions") else []
+        kept += ["vip_id % 2 = 1"] if "vip_id" in columns else []
+        where = f"WHERE {' AND '.join(kept)}" if kept else ""
+        rows = client.query_arrow(f"SELECT {columns} FROM {table} AS t {where} ORDER BY {order}", use_strings=True)
         write(table, rows)
     client.close()
 
