@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +96,8 @@ class Region:
         out = []
         for m in _all(f"{self._lab.addresses['control']}/v1/migrations"):
             if m["requested_by"] == "analyzer":
-                why = self._explained(m["cluster"], int(m["requested_ns"]))
+                own = {n.name for n in self._lab.topology.fleet.nodes_of(m["cluster"])}
+                why = explained(self.kills, own, int(m["requested_ns"]))
                 out.append(Action(m["id"], m["cluster"], m["kind"], m["state"], int(m["requested_ns"]), why))
         return out
 
@@ -122,12 +123,18 @@ class Region:
         # A new fabric sends no probes and requests until it is told to.
         return launch.tell_again(self._lab.run)
 
-    def _explained(self, cluster: str, at_ns: int) -> str | None:
-        own = {n.name for n in self._lab.topology.fleet.nodes_of(cluster)} | {launch.NAME}
-        for kill in reversed(self.kills):
-            if kill.target in own and 0 <= at_ns - kill.ts_ns <= EXPLAINED_S * 1e9:
-                return f"{kill.target} was killed {(at_ns - kill.ts_ns) / 1e9:.1f} s before"
-        return None
+
+def explained(kills: Sequence[Kill], own: Collection[str], at_ns: int) -> str | None:
+    """Which kill explains an action on a cluster with the nodes `own`, asked for at `at_ns`: the latest; or None.
+
+    Only a node of its own can: that a collector, a warehouse, an analyzer or another cluster's node died is no reason.
+    """
+    for kill in reversed(kills):
+        if kill.target in own or kill.target == launch.NAME:
+            before_s = (at_ns - kill.ts_ns) / 1e9
+            if 0 <= before_s <= EXPLAINED_S:
+                return f"{kill.target} was killed {before_s:.1f} s before"
+    return None
 
 
 def _answers(url: str, uds: str | None = None) -> bool:
