@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 import threading
@@ -55,6 +56,10 @@ def main(arguments: list[str]) -> int:
     except DocumentError as error:
         refuse(error)
     logs.configure("warehouse", settings.log_level)
+    # An answer that fails in its midst is left without its end on purpose, see replies.py.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "without completing response" not in record.msg)
+    # A thread that judges a long statement gives way sooner to the event loop.
+    sys.setswitchinterval(0.001)
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         engine = Engine(

@@ -134,6 +134,8 @@ class Engine:
         common = {"database": database, "max_threads": str(THREADS), "async_insert": "0", "insert_deduplicate": "1"}
         reading = {
             "max_execution_time": str(reader_seconds),
+            # Behind inserts, where the process may say so (CAP_SYS_NICE); elsewhere the engine leaves it.
+            "os_threads_nice_value_query": "15",
             # Small blocks: an answer is written as it comes, and what is on its way takes little.
             "max_block_size": "8192",
             "output_format_parallel_formatting": "0",

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
 import anyio
 from starlette.types import Receive, Send
 
 from warehouse.engine import EngineError
+from warehouse.running import CHUNK
 
 # What is held before the first byte goes [bytes].
 HOLD = 1 << 20
@@ -41,13 +43,38 @@ async def while_there(receive: Receive) -> AsyncIterator[anyio.CancelScope]:
                 await watcher
 
 
+class Held:
+    """The beginning of an answer: in memory up to HOLD bytes, beyond that in a file without a name."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._file = tempfile.SpooledTemporaryFile(max_size=HOLD)  # noqa: SIM115 (closed by `taken`, or with this)
+
+    def add(self, chunk: bytes) -> None:
+        """Hold this too."""
+        self.size += len(chunk)
+        self._file.write(chunk)
+
+    def taken(self) -> Iterator[bytes]:
+        """All of it, once."""
+        self._file.seek(0)
+        with self._file:
+            while chunk := self._file.read(CHUNK):
+                yield chunk
+
+
 class Body:
     """The bytes of an answer of which the beginning is there; made by `begun`."""
 
-    def __init__(self, first: list[bytes], rest: AsyncIterator[bytes] | None, tag: str) -> None:
+    def __init__(self, first: Held, rest: AsyncIterator[bytes] | None, tag: str) -> None:
         self._first, self._rest, self._tag = first, rest, tag
         # Whether the answer failed after its beginning; known at the end of `chunks`.
         self.failed = False
+
+    @property
+    def small(self) -> bool:
+        """Whether all of it is there, in memory."""
+        return self.whole and self._first.size <= HOLD
 
     @property
     def whole(self) -> bool:
@@ -56,9 +83,8 @@ class Body:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """All of it; after a failure, its exception block last."""
-        for chunk in self._first:
+        for chunk in self._first.taken():
             yield chunk
-        self._first.clear()
         if self._rest is None:
             return
         try:
@@ -82,12 +108,10 @@ def exception_block(message: str, tag: str) -> bytes:
 
 async def begun(chunks: AsyncIterator[bytes], tag: str, hold: int = HOLD) -> Body:
     """Read until `hold` bytes are there, or all. EngineError when the statement fails before."""
-    first: list[bytes] = []
-    size = 0
+    first = Held()
     async for chunk in chunks:
-        first.append(chunk)
-        size += len(chunk)
-        if size >= hold:
+        first.add(chunk)
+        if first.size >= hold:
             return Body(first, chunks, tag)
     return Body(first, None, tag)
 
@@ -97,7 +121,7 @@ async def send_body(
 ) -> None:
     """Send `chunks`, which are those of `body` as the client wants them (packed, framed)."""
     fields = dict(headers)
-    if body.whole:
+    if body.small:
         data = b"".join([chunk async for chunk in chunks])
         fields["Content-Length"] = str(len(data))
         await _start(send, status, fields)
