@@ -80,8 +80,9 @@ class Server:
         self._judge = judge
         self._scrub = scrub
         self._schedule = Schedule(lanes, engine.kill, {"reader": reader_seconds})
-        # Those that judge, unpack, frame and pack: what readers send keeps no insert waiting.
-        self._judging = {reader: ThreadPoolExecutor(2, "judge") for reader in (False, True)}
+        # Those that judge, unpack, frame and pack: what readers send keeps no insert waiting, and one thread of theirs
+        # at most holds the interpreter.
+        self._judging = {reader: ThreadPoolExecutor(1 if reader else 2, "judge") for reader in (False, True)}
         self.app = Starlette(
             routes=[
                 Route("/ping", self._ping, methods=["GET", "HEAD"]),
